@@ -1,0 +1,1 @@
+"""Using a tuned model: engines that generate, conversations, predictions and their scores."""
