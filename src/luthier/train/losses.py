@@ -1,0 +1,21 @@
+"""Loss functions: pure, on tensors, each a sum that the loop divides once by the step's count."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def target_nll(logits: Tensor, pick: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood of each target, natural log, computed in float32.
+
+    logits [U, V]: one line for each distinct position; pick [M]: the line that predicts target m (several
+    branches may continue one position); targets [M] -> [M].
+    """
+    log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+    return -log_probabilities[pick, targets]
+
+
+def weighted_sum(nll: Tensor, weight: Tensor) -> Tensor:
+    """Sum of `weight * nll` [M] -> []; the weights are the trained tokens' (1, unless a message says else)."""
+    return (nll * weight).sum()
