@@ -1,0 +1,1 @@
+"""The embedded default: the whole path, from a data file to a conversation, without network or GPU."""
