@@ -1,0 +1,211 @@
+"""Files and directories that are whole or absent, at whatever instant the process or the machine dies.
+
+Everything is written beside its place as `.NAME.tmp-PID-…`, synced to the disk, renamed into place, and
+then the directory that holds the name is synced too (a rename that is not synced can be lost in a power cut).
+A rename cannot replace a directory that has files, so an older one is first moved to `.NAME.old-PID-…`;
+`recover` undoes or finishes what a killed process left at any point of that.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from luthier.errors import RunError
+
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<pid>\d+)-[0-9a-f]{8}")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Replace the file at `path` by `data`. Raises RunError when the disk is full or refuses."""
+    target = _target(path)
+    temporary = _beside(target, "tmp")
+    with explained(target):
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync(target.parent)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Replace the file at `path` by `text` in UTF-8, line ends as they are."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Replace the file at `path` by `value` as indented JSON. Raises RunError on NaN or infinity."""
+    write_bytes(path, encode_json(value, where=str(path), indent=2))
+
+
+def encode_json(value: Any, *, where: str, indent: int | None = None) -> bytes:
+    """`value` as UTF-8 JSON with a final newline.
+
+    Numbers that are not finite raise RunError: JSON has no word for them and most readers stop at one.
+    Lone surrogates (from damaged text) are written as escapes, which are valid JSON.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False, default=_plain)
+    except ValueError as error:
+        raise RunError(f"{where}: not written, because a number in it is not finite ({error})") from error
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in the JSON file at `path`. Raises RunError when it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: no such file") from error
+    except ValueError as error:
+        raise RunError(f"{path}: not valid JSON ({error}); restore it from a copy or run again") from error
+
+
+@contextmanager
+def directory(path: str | Path) -> Iterator[Path]:
+    """Fill a directory that appears at `path` whole, or not at all.
+
+    Yields the temporary sibling to write into. When the body ends, every file is synced and the sibling is
+    renamed to `path`. When the body raises, the sibling is removed and whatever was at `path` is untouched.
+    """
+    target = _target(path)
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        recover(target.parent, only=target.name)
+        temporary = _beside(target, "tmp")
+        temporary.mkdir()
+    try:
+        with explained(target, only_full=True):
+            yield temporary
+        with explained(target):
+            _sync_tree(temporary)
+            _swap(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def recover(parent: str | Path, *, only: str | None = None, owned: bool = False) -> list[str]:
+    """Clear what killed writers left in `parent`, or only what belongs to the name `only`.
+
+    An interrupted replacement is undone when the new directory had not arrived. `owned` says that the caller
+    holds the lock on `parent`, so that nothing there can be in use; otherwise leftovers of processes that
+    still live on this machine are kept. Returns the names that were cleared.
+    """
+    parent = Path(parent)
+    cleared = []
+    for entry in sorted(parent.iterdir()) if parent.is_dir() else ():
+        match = _LEFTOVER.fullmatch(entry.name)
+        if match is None or only not in (None, match["name"]):
+            continue
+        if not owned and psutil.pid_exists(int(match["pid"])):
+            continue
+        target = parent / match["name"]
+        if match["kind"] == "old" and not target.exists():
+            os.rename(entry, target)
+        else:
+            remove(entry)
+        cleared.append(entry.name)
+    return cleared
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link (never what it points to) or a whole directory."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _target(path: str | Path) -> Path:
+    """The place itself: a rename onto a link would replace the link, not what it points to."""
+    return Path(os.path.realpath(path))
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    old = _beside(target, "old") if target.exists() else None
+    if old is not None:
+        os.rename(target, old)
+    try:
+        os.rename(temporary, target)
+    except BaseException:
+        if old is not None:
+            os.rename(old, target)
+        raise
+    _sync(target.parent)
+    if old is not None:
+        remove(old)
+
+
+def _sync_tree(top: Path) -> None:
+    for folder, _, names in os.walk(top):
+        for name in names:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    windows = os.name == "nt"
+    if windows and path.is_dir():
+        return  # Windows cannot open a directory; its renames are journalled
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explained(target: Path, *, only_full: bool = False) -> Iterator[None]:
+    """Turn the system's refusal to write `target` into a RunError that says what to do.
+
+    only_full: of the body's errors only a full disk is about `target`; the others pass as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        # safetensors and other native writers report a full disk in exceptions of their own
+        full = getattr(error, "errno", None) in _FULL or "No space left on device" in str(error)
+        if not full and (only_full or not isinstance(error, OSError)):
+            raise
+        reason = _full(target) if full else str(error)
+        if isinstance(error, PermissionError):
+            reason += "; choose a directory that you may write to"
+        raise RunError(f"{target}: cannot be written: {reason}") from error
+
+
+def _full(target: Path) -> str:
+    parent = next((p for p in target.parents if p.is_dir()), Path())
+    free = shutil.disk_usage(parent).free
+    return f"the disk is full ({free / 1e6:.0f} MB free); free some space or choose another directory"
+
+
+def _plain(value: Any) -> Any:
+    """JSON's nearest word for paths, NumPy numbers and arrays, and sets."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
