@@ -27,7 +27,7 @@ class Generation:
     temperature: divides the logits · top_k: keep the k most likely tokens, 0 keeps all · top_p: keep the
     smallest set of tokens whose probabilities sum to p · repetition_penalty: Keskar et al. 2019, over prompt
     and answer · num_beams, length_penalty: beam search · seed: with the prompt's index it alone decides every
-    draw, so an answer does not depend on which prompts share its batch · stop_ids: any of them ends the answer.
+    draw, so an answer does not depend on which prompts share its batch · stop_ids: any of them ends it.
     """
 
     max_new_tokens: int = 1024
@@ -65,9 +65,7 @@ class Engine(Protocol):
     def stream(self, prompt: Sequence[int], options: Generation) -> Iterator[int]: ...
 
 
-def generation(
-    config: Any, stop_ids: Collection[int], do_sample: bool | None = None
-) -> Generation:
+def generation(config: Any, stop_ids: Collection[int], do_sample: bool | None = None) -> Generation:
     """The decoding that a Config asks for; `do_sample` overrides the config where it is not None."""
     return Generation(
         max_new_tokens=config.max_new_tokens,
@@ -87,9 +85,7 @@ def generation(
 def find(name: str) -> Callable[..., Engine]:
     """The engine class of that name. Raises UsageError, naming those there are."""
     if name not in ENGINES:
-        raise UsageError(
-            f"infer_backend: there is no engine {name!r} -> one of {', '.join(ENGINES)}"
-        )
+        raise UsageError(f"infer_backend: there is no engine {name!r} -> one of {', '.join(ENGINES)}")
     module, _, attribute = ENGINES[name].partition(":")
     engine: Callable[..., Engine] = getattr(importlib.import_module(module), attribute)
     return engine

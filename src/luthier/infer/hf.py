@@ -18,25 +18,20 @@ ids are decoded by `model.generate`, as is beam search.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers import GenerationConfig
 
 from luthier.errors import ModelError
+from luthier.infer import caches
+from luthier.infer.caches import Start, State
 from luthier.infer.engine import Generation, Progress
-from luthier.infer.prefixes import Group, common_prefix, groups
+from luthier.infer.prefixes import Group, alone, common_prefix, groups
 from luthier.infer.sampling import Chooser
-
-MAX_ROWS = 64
-CPU_BYTES = 2 << 30
-"""Memory for keys, values and logits where the device does not say how much of it is free."""
 
 
 class HFEngine:
@@ -45,19 +40,13 @@ class HFEngine:
     batch_size: rows decoded together; None lets memory decide (at most 64).
     """
 
-    def __init__(
-        self, model: Any, tokenizer: Any, batch_size: int | None = None
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int | None = None) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.batch_size = batch_size
-        self.context = _context(model)
-        self._own_loop = _own_loop(model)
-        self._windows = [
-            layer.sliding_window
-            for layer in (_new_cache(model).layers if self._own_loop else ())
-            if isinstance(layer, DynamicSlidingWindowLayer)
-        ]
-        self._parameters = inspect.signature(_base(model).forward).parameters
+        self.context = caches.context_length(model)
+        self._own_loop = caches.expressible(model)
+        self._windows = caches.windows(model) if self._own_loop else []
+        self._parameters = inspect.signature(caches.base_model(model).forward).parameters
         self._kept: tuple[list[int], Any] | None = None
 
     # Batches
@@ -78,12 +67,7 @@ class HFEngine:
             self._check(row)
         answers: list[list[int]] = [[] for _ in rows]
         if options.num_beams > 1 or not self._own_loop:
-            batches = self._batches(Group(0, tuple(range(len(rows)))), rows, options)
-            found = (
-                (i, ids)
-                for batch in batches
-                for i, ids in self._by_transformers(rows, batch, options)
-            )
+            found = self._by_transformers(rows, options)
         else:
             found = self._by_own_loop(rows, options)
         for i, ids in found:
@@ -106,11 +90,9 @@ class HFEngine:
         for row in rows:
             self._check(row)
         scores: list[list[float]] = [[] for _ in rows]
-        longest = max(
-            (len(ids) for options in continuations for ids in options), default=0
-        )
+        longest = max((len(ids) for options in continuations for ids in options), default=0)
         options = Generation(max_new_tokens=longest)
-        for group in groups(rows):
+        for group in groups(rows) if self._own_loop else ():
             start = self._start(group, rows, options)
             many = max((len(continuations[i]) for i in group.rows), default=1) or 1
             for batch in self._batches(group, rows, options, many):
@@ -118,12 +100,14 @@ class HFEngine:
                 found = self._continue(state, logits, [continuations[i] for i in batch])
                 for i, values in zip(batch, found, strict=True):
                     scores[i] = values
+        if not self._own_loop:
+            return [self._score_whole(row, options) for row, options in zip(rows, continuations, strict=True)]
         return scores
 
     # One conversation
 
     def stream(self, prompt: Sequence[int], options: Generation) -> Iterator[int]:
-        """The answer's tokens as they are chosen. What the prompt shares with the last one is not recomputed."""
+        """The answer's tokens as they are chosen; what the prompt shares with the last one is reused."""
         row = list(prompt)
         self._check(row)
         if options.num_beams > 1 or not self._own_loop:
@@ -135,7 +119,7 @@ class HFEngine:
         new = row[known:]
         for _ in range(self._budget(row, options)):
             with torch.inference_mode():
-                state = _State(
+                state = State(
                     cache,
                     torch.ones(1, len(fed) + len(new), dtype=torch.long),
                     torch.tensor([len(fed)]),
@@ -159,26 +143,24 @@ class HFEngine:
         self._kept = None
 
     def _recall(self, row: list[int]) -> tuple[Any, int]:
-        """A cache of as much of the prompt's beginning as is known (all but one token at most), and its length.
+        """A cache of the prompt's beginning as far as it is known (one token less at most), and its length.
 
         The kept cache is handed over, not shared: an interrupted forward pass must not be resumed from.
         """
         kept, self._kept = self._kept, None
         if kept is None:
-            return _new_cache(self.model), 0
+            return caches.new_cache(self.model), 0
         ids, cache = kept
         known = min(common_prefix(ids, row), len(row) - 1)
         if known < len(ids) and any(len(ids) >= window for window in self._windows):
-            return _new_cache(self.model), 0
+            return caches.new_cache(self.model), 0
         if known < len(ids):
             cache.crop(known - len(ids))
         return cache, known
 
     # The loop
 
-    def _by_own_loop(
-        self, rows: list[list[int]], options: Generation
-    ) -> Iterator[tuple[int, list[int]]]:
+    def _by_own_loop(self, rows: list[list[int]], options: Generation) -> Iterator[tuple[int, list[int]]]:
         for group in groups(rows):
             start = self._start(group, rows, options)
             for batch in self._batches(group, rows, options):
@@ -186,7 +168,7 @@ class HFEngine:
 
     def _decode(
         self,
-        start: _Start,
+        start: Start,
         rows: list[list[int]],
         batch: list[int],
         options: Generation,
@@ -205,7 +187,7 @@ class HFEngine:
 
     def _decode_whole(
         self,
-        start: _Start,
+        start: Start,
         rows: list[list[int]],
         batch: list[int],
         options: Generation,
@@ -220,10 +202,7 @@ class HFEngine:
             tokens = chooser.next(logits)
             going = []
             for place, row in enumerate(alive):
-                if (
-                    tokens[place] in options.stop_ids
-                    or len(answers[row]) == budgets[row]
-                ):
+                if tokens[place] in options.stop_ids or len(answers[row]) == budgets[row]:
                     continue
                 answers[row].append(tokens[place])
                 if len(answers[row]) < budgets[row]:
@@ -234,32 +213,26 @@ class HFEngine:
                 alive = [alive[place] for place in going]
                 chooser.keep(going)
                 state = state.select(going)
-            logits = self._step(
-                state, torch.tensor([[tokens[place]] for place in going])
-            )
+            logits = self._step(state, torch.tensor([[tokens[place]] for place in going]))
 
-    def _start(
-        self, group: Group, rows: list[list[int]], options: Generation
-    ) -> _Start:
+    def _start(self, group: Group, rows: list[list[int]], options: Generation) -> Start:
         """Compute what the group shares, once. Nothing is shared where it would leave a sliding window."""
         shared = group.shared
         columns = max(len(rows[i]) for i in group.rows) + max(
             self._budget(rows[i], options) for i in group.rows
         )
         if shared == 0 or any(columns > window for window in self._windows):
-            return _Start(_new_cache(self.model), 0)
+            return Start(caches.new_cache(self.model), 0)
         ids = rows[group.rows[0]][:shared]
-        state = _State(
-            _new_cache(self.model),
+        state = State(
+            caches.new_cache(self.model),
             torch.ones(1, shared, dtype=torch.long),
             torch.tensor([0]),
         )
         self._forward(state, torch.tensor([ids]), torch.arange(shared)[None])
-        return _Start(state.cache, shared)
+        return Start(state.cache, shared)
 
-    def _prefill(
-        self, start: _Start, prompts: list[list[int]]
-    ) -> tuple[_State, Tensor]:
+    def _prefill(self, start: Start, prompts: list[list[int]]) -> tuple[State, Tensor]:
         """Read the rest of each prompt, padded on the left. Returns the logits after the last token."""
         own = [prompt[start.shared :] for prompt in prompts]
         width = max(map(len, own))
@@ -268,31 +241,21 @@ class HFEngine:
         lengths = torch.tensor([len(row) for row in own])
         mask = (torch.arange(width) >= width - lengths[:, None]).long()
         positions = torch.where(mask.bool(), start.shared + mask.cumsum(-1) - 1, 0)
-        mask = torch.cat(
-            [torch.ones(len(own), start.shared, dtype=torch.long), mask], dim=-1
-        )
-        state = _State(_lend(start.cache, len(own)), mask, start.shared + lengths)
+        mask = torch.cat([torch.ones(len(own), start.shared, dtype=torch.long), mask], dim=-1)
+        state = State(caches.lend(start.cache, len(own)), mask, start.shared + lengths)
         return state, self._forward(state, ids, positions)
 
-    def _step(self, state: _State, tokens: Tensor) -> Tensor:
+    def _step(self, state: State, tokens: Tensor) -> Tensor:
         """Feed one token to each row. tokens [rows, 1] -> logits [rows, vocabulary]"""
-        state.mask = torch.cat(
-            [state.mask, torch.ones(len(tokens), 1, dtype=torch.long)], dim=-1
-        )
+        state.mask = torch.cat([state.mask, torch.ones(len(tokens), 1, dtype=torch.long)], dim=-1)
         logits = self._forward(state, tokens, state.lengths[:, None])
         state.lengths = state.lengths + 1
         return logits
 
-    def _forward(
-        self, state: _State, ids: Tensor, positions: Tensor, last: bool = True
-    ) -> Tensor:
-        """ids, positions [rows, n] -> logits [rows, vocabulary] after the last token, or [rows, n, vocabulary]."""
+    def _forward(self, state: State, ids: Tensor, positions: Tensor, last: bool = True) -> Tensor:
+        """ids, positions [rows, n] -> logits [rows, vocabulary] after the last, or [rows, n, vocabulary]."""
         device = self.model.device
-        extra = (
-            {"logits_to_keep": 1}
-            if last and "logits_to_keep" in self._parameters
-            else {}
-        )
+        extra = {"logits_to_keep": 1} if last and "logits_to_keep" in self._parameters else {}
         output = self.model(
             input_ids=ids.to(device),
             attention_mask=state.mask.to(device),
@@ -305,7 +268,7 @@ class HFEngine:
         return logits[:, -1] if last else logits
 
     def _continue(
-        self, state: _State, first: Tensor, continuations: list[Sequence[Sequence[int]]]
+        self, state: State, first: Tensor, continuations: list[Sequence[Sequence[int]]]
     ) -> list[list[float]]:
         """Log-likelihoods of continuations, given the state after each prompt and its next logits."""
         owner = [row for row, options in enumerate(continuations) for _ in options]
@@ -324,27 +287,38 @@ class HFEngine:
                     [logits, self._forward(state, ids[:, :-1], positions, last=False)],
                     dim=1,
                 )
-            chosen = (
-                logits.float()
-                .log_softmax(-1)
-                .gather(-1, ids.to(logits.device)[..., None])
-                .squeeze(-1)
-            )
+            chosen = logits.float().log_softmax(-1).gather(-1, ids.to(logits.device)[..., None]).squeeze(-1)
             totals = torch.where(real, chosen.cpu(), 0.0).sum(-1)
         ends = iter(totals.tolist())
         return [[next(ends) for _ in options] for options in continuations]
 
     # By transformers
 
-    def _by_transformers(
+    def _score_whole(self, prompt: list[int], continuations: Sequence[Sequence[int]]) -> list[float]:
+        """The same without a cache: prompt and continuation together, padded on the right."""
+        texts = [prompt + list(ids) for ids in continuations]
+        width = max(map(len, texts), default=0)
+        if not texts:
+            return []
+        ids = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=self.model.device)
+        lengths = torch.tensor([[len(text)] for text in texts], device=self.model.device)
+        mask = torch.arange(width, device=self.model.device) < lengths
+        logits = self.model(input_ids=ids, attention_mask=mask.long()).logits[:, len(prompt) - 1 : -1]
+        chosen = logits.float().log_softmax(-1).gather(-1, ids[:, len(prompt) :, None]).squeeze(-1)
+        totals: list[float] = torch.where(mask[:, len(prompt) :], chosen, 0.0).sum(-1).tolist()
+        return totals
+
+    def _by_transformers(self, rows: list[list[int]], options: Generation) -> Iterator[tuple[int, list[int]]]:
+        for batch in self._batches(alone(rows), rows, options):
+            yield from self._one_by_transformers(rows, batch, options)
+
+    def _one_by_transformers(
         self, rows: list[list[int]], batch: list[int], options: Generation
     ) -> Iterator[tuple[int, list[int]]]:
         width = max(len(rows[i]) for i in batch)
         pad = self.tokenizer.pad_token_id or 0
         ids = torch.tensor([[pad] * (width - len(rows[i])) + rows[i] for i in batch])
-        mask = torch.tensor(
-            [[0] * (width - len(rows[i])) + [1] * len(rows[i]) for i in batch]
-        )
+        mask = torch.tensor([[0] * (width - len(rows[i])) + [1] * len(rows[i]) for i in batch])
         budgets = [self._budget(rows[i], options) for i in batch]
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
@@ -353,9 +327,7 @@ class HFEngine:
                 attention_mask=mask.to(self.model.device),
                 generation_config=_generation_config(options, max(budgets), pad),
             )
-        for i, budget, answer in zip(
-            batch, budgets, output[:, width:].tolist(), strict=True
-        ):
+        for i, budget, answer in zip(batch, budgets, output[:, width:].tolist(), strict=True):
             end = next(
                 (n for n, token in enumerate(answer) if token in options.stop_ids),
                 len(answer),
@@ -369,7 +341,7 @@ class HFEngine:
             raise ModelError("the prompt has no tokens -> give at least one message")
         if len(row) >= self.context:
             raise ModelError(
-                f"the prompt has {len(row)} tokens and the model reads {self.context} (max_position_embeddings)"
+                f"the prompt has {len(row)} tokens, the model reads {self.context} (max_position_embeddings)"
                 " -> shorten the prompt, clear the history, or set rope_scaling"
             )
 
@@ -381,100 +353,10 @@ class HFEngine:
     ) -> Iterator[list[int]]:
         """The group's rows, shortest first, cut so that `copies` of each fit into memory together."""
         longest = max(len(rows[i]) + self._budget(rows[i], options) for i in group.rows)
-        size = self.batch_size or _rows_in_memory(self.model, longest)
+        size = self.batch_size or caches.rows_in_memory(self.model, longest)
         size = max(1, size // max(copies, options.num_beams))
         for at in range(0, len(group.rows), size):
             yield list(group.rows[at : at + size])
-
-
-@dataclass(frozen=True)
-class _Start:
-    """Keys and values of the `shared` first tokens of every prompt, for one row; never written to."""
-
-    cache: Any
-    shared: int
-
-
-@dataclass
-class _State:
-    """A batch between two forward passes. mask [rows, columns of the cache], lengths [rows] in real tokens."""
-
-    cache: Any
-    mask: Tensor
-    lengths: Tensor
-
-    def select(self, rows: list[int]) -> _State:
-        """The rows listed, in that order; a row may be taken several times."""
-        index = torch.tensor(rows)
-        self.cache.reorder_cache(index)
-        return _State(self.cache, self.mask[index], self.lengths[index])
-
-
-def _lend(cache: Any, rows: int) -> Any:
-    """A cache of `rows` rows that begins with this one's keys and values, without copying them.
-
-    A layer grows by concatenation into a new tensor, so what was lent stays as it is.
-    """
-    lent = copy.copy(cache)
-    lent.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer in lent.layers:
-        if layer.keys is not None:
-            layer.keys = layer.keys.expand(rows, *layer.keys.shape[1:])
-            layer.values = layer.values.expand(rows, *layer.values.shape[1:])
-    return lent
-
-
-def _base(model: Any) -> Any:
-    """The transformers model inside a PEFT model."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _new_cache(model: Any) -> Any:
-    return DynamicCache(config=_base(model).config)
-
-
-def _own_loop(model: Any) -> bool:
-    """Whether the loop of this file can express the model: plain or sliding attention, positions as input."""
-    adapters = getattr(model, "peft_config", {})
-    if any(
-        getattr(config, "is_prompt_learning", False) for config in adapters.values()
-    ):
-        return False
-    parameters = inspect.signature(_base(model).forward).parameters
-    if not {"position_ids", "past_key_values", "attention_mask"} <= set(parameters):
-        return False
-    return all(
-        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
-        for layer in _new_cache(model).layers
-    )
-
-
-def _context(model: Any) -> int:
-    """Tokens that the model can read; without a limit of its own, as many as anyone will feed."""
-    config = _base(model).config.get_text_config(decoder=True)
-    return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
-
-
-def _rows_in_memory(model: Any, tokens: int) -> int:
-    """Rows of that many tokens whose keys, values and logits fit into half of the free memory."""
-    base = _base(model)
-    config = base.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = (
-        getattr(config, "head_dim", None)
-        or config.hidden_size // config.num_attention_heads
-    )
-    row = (
-        2 * config.num_hidden_layers * heads * size * base.dtype.itemsize * tokens
-        + 8 * config.vocab_size
-    )
-    free = (
-        torch.cuda.mem_get_info(base.device)[0] // 2
-        if base.device.type == "cuda"
-        else CPU_BYTES
-    )
-    # A growing cache is copied whole at each step: half of the memory holds the new one.
-    return max(1, min(MAX_ROWS, free // (2 * row)))
 
 
 def _generation_config(options: Generation, budget: int, pad: int) -> GenerationConfig:
@@ -487,7 +369,7 @@ def _generation_config(options: Generation, budget: int, pad: int) -> Generation
             "top_k": options.top_k,
         }
     )
-    return GenerationConfig(
+    return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=budget,
         do_sample=not options.greedy,
         num_beams=options.num_beams,

@@ -87,7 +87,7 @@ def lcs_length(a: Sequence[str], b: Sequence[str]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ClosedSet:
-    """Scores of a classification: `labels` as normalised, `outside` the share of answers that are none of them."""
+    """Scores of a classification: `labels` as normalised, `outside` the share of answers not among them."""
 
     labels: tuple[str, ...]
     accuracy: float
@@ -121,9 +121,7 @@ def closed_set(predicts: Sequence[str], labels: Sequence[str]) -> ClosedSet | No
 
 def normalise(answer: str) -> str:
     """An answer as its label: width and case folded, without surrounding blanks and a final full stop."""
-    return (
-        unicodedata.normalize("NFKC", answer).casefold().strip().rstrip(".。!").rstrip()
-    )
+    return unicodedata.normalize("NFKC", answer).casefold().strip().rstrip(".。!").rstrip()
 
 
 def score(predicts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
@@ -162,7 +160,5 @@ def _ngrams(sequence: Sequence[str], n: int) -> list[Sequence[str]]:
 
 
 def _f_value(common: int, hypothesis: int, reference: int) -> float:
-    precision, recall = (
-        common / total if total else 0.0 for total in (hypothesis, reference)
-    )
+    precision, recall = (common / total if total else 0.0 for total in (hypothesis, reference))
     return 2 * (precision * recall / (precision + recall + 1e-8))

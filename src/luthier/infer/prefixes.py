@@ -11,7 +11,7 @@ WORTHWHILE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Prompts (by index, shortest first) whose first `shared` tokens are equal; each has at least one more."""
+    """Prompts (by index, shortest first) whose first `shared` tokens are equal; each has more."""
 
     shared: int
     rows: tuple[int, ...]
@@ -25,9 +25,7 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return min(len(a), len(b))
 
 
-def groups(
-    prompts: Sequence[Sequence[int]], worthwhile: int = WORTHWHILE
-) -> list[Group]:
+def groups(prompts: Sequence[Sequence[int]], worthwhile: int = WORTHWHILE) -> list[Group]:
     """Cut the prompts into groups by what they share beyond the prefix common to all of them.
 
     Many questions about each of a few documents become one group per document. Prompts that share no more
@@ -50,9 +48,12 @@ def groups(
     return found
 
 
-def _blocks(
-    prompts: Sequence[Sequence[int]], order: list[int], at_least: int
-) -> list[list[int]]:
+def alone(prompts: Sequence[Sequence[int]]) -> Group:
+    """All prompts as one group that shares nothing."""
+    return Group(0, _by_length(prompts, list(range(len(prompts)))))
+
+
+def _blocks(prompts: Sequence[Sequence[int]], order: list[int], at_least: int) -> list[list[int]]:
     """Runs of lexicographic neighbours that share `at_least` tokens; then any two of a run share as many."""
     blocks = [[order[0]]]
     for i in order[1:]:

@@ -17,9 +17,7 @@ class Chooser:
     the same answer whatever the batch size, and when rows leave the batch the others are not disturbed.
     """
 
-    def __init__(
-        self, options: Generation, prompts: list[list[int]], indices: list[int]
-    ) -> None:
+    def __init__(self, options: Generation, prompts: list[list[int]], indices: list[int]) -> None:
         self._options = options
         self._draws = [random.Random(f"{options.seed}:{index}") for index in indices]
         self._prompts = prompts
@@ -65,13 +63,6 @@ class Chooser:
         before[:, 0] = 0
         inside = (before < options.top_p).sum(-1, keepdim=True)
         mass = total.gather(-1, inside.clamp(min=1) - 1)
-        uniform = (
-            torch.tensor(
-                [[draw.random()] for draw in self._draws], device=logits.device
-            )
-            * mass
-        )
-        place = torch.searchsorted(total, uniform, right=True).minimum(
-            inside.clamp(min=1) - 1
-        )
+        uniform = torch.tensor([[draw.random()] for draw in self._draws], device=logits.device) * mass
+        place = torch.searchsorted(total, uniform, right=True).minimum(inside.clamp(min=1) - 1)
         return tokens.gather(-1, place).squeeze(-1)
