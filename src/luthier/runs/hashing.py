@@ -13,6 +13,7 @@ from luthier.errors import RunError
 from luthier.runs import atomic
 
 _BLOCK = 1 << 20
+_LARGE = 64 << 20
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -56,18 +57,19 @@ def verify(top: str | Path, expected: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def cached(path: str | Path, memory: Path | None = None) -> str:
-    """`sha256_file` remembered by path, size and modification time, for weights of many gigabytes.
+def cached(path: str | Path, *, memory: Path | None = None, at_least: int = _LARGE) -> str:
+    """`sha256_file`; of files of `at_least` bytes remembered by path, size and modification time.
 
-    The memory is one JSON file under the user's cache directory; where that cannot be written, the file
-    is simply hashed again next time.
+    The memory is one JSON file under the user's cache directory. Where that cannot be written, the file is
+    simply hashed again next time.
     """
     real = Path(os.path.realpath(path))
     status = real.stat()
+    if status.st_size < at_least:
+        return sha256_file(real)
     stamp = [status.st_size, status.st_mtime_ns]
     memory = memory or cache_directory() / "sha256.json"
-    known = _recall(memory)
-    entry = known.get(str(real))
+    entry = _recall(memory).get(str(real))
     if entry is not None and entry[:2] == stamp:
         return str(entry[2])
     digest = sha256_file(real)

@@ -1,8 +1,8 @@
 """A run: one directory that every verb writes into and every surface reads.
 
-    luthier.json (the marker) · config.yaml · config.resolved.json · manifest.json · template.jinja ·
-    ledger.json · rejected.jsonl · trainer_log.jsonl · checkpoint-N/ (whole when it has a manifest.json) ·
-    the final model
+luthier.json (the marker) · config.yaml · config.resolved.json · manifest.json · template.jinja ·
+ledger.json · rejected.jsonl · trainer_log.jsonl · checkpoint-N/ (whole when it has a manifest.json) ·
+the final model
 """
 
 from __future__ import annotations
@@ -349,5 +349,7 @@ def _refuse_others(path: Path, overwrite: bool) -> None:
         if overwrite and not ours:
             return
         what = f"files that are not a run ({', '.join((ours or entries)[:3])})"
-        instead = "give an empty one" + ("" if ours else ", or set overwrite_output_dir: true to write beside them")
+        instead = "give an empty one" + (
+            "" if ours else ", or set overwrite_output_dir: true to write beside them"
+        )
     raise RunError(f"output_dir: {path} is not empty: it holds {what}; {instead}")
