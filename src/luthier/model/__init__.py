@@ -1,0 +1,1 @@
+"""Models: this machine, loading, quantizing, attention over trees, and the methods that tune them."""

@@ -1,0 +1,230 @@
+"""From a Config to a tokenizer and a base model; the methods then attach what is trained."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from luthier.errors import ModelError
+from luthier.model import locate, machine, quantize, vocabulary
+from luthier.model.seeds import seeded
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from luthier.config import Config
+
+log = logging.getLogger(__name__)
+
+ATTENTION = {
+    "auto": None,
+    "disabled": "eager",
+    "sdpa": "sdpa",
+    "fa2": "flash_attention_2",
+    "fa3": "flash_attention_3",
+}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def tokenizer(config: Config) -> PreTrainedTokenizerBase:
+    """The tokenizer of the last adapter if it was kept with it, else the base's; added tokens included.
+
+    Raises ModelError when there is none or the hub cannot be reached.
+    """
+    from transformers import AutoTokenizer
+
+    name = locate.tokenizer(_tokenizer_source(config), config)
+    try:
+        found = AutoTokenizer.from_pretrained(name, padding_side="right", **locate.hub_options(config))
+    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+        raise locate.explain(name, error) from error
+    vocabulary.add_tokens(found, config)
+    if found.pad_token is None and found.eos_token is not None:
+        found.pad_token = found.eos_token
+    return found
+
+
+_tokenizer = tokenizer  # `model` has a parameter of that name
+
+
+def _tokenizer_source(config: Config) -> str:
+    """An adapter trained with added tokens can only be used with the tokenizer that has them."""
+    for name in reversed(config.adapter_name_or_path):
+        path = Path(name).expanduser()
+        if path.is_dir() and locate.has_tokenizer(path):
+            return name
+    return str(config.model_name_or_path)
+
+
+def dtype(config: Config, training: bool) -> torch.dtype:
+    """In which the weights are held: training by bf16, fp16, pure_bf16; otherwise by infer_dtype.
+
+    `infer_dtype: auto` is the base's own dtype on an accelerator and float32 on a CPU, where half
+    precision saves memory but is slower.
+    """
+    if training:
+        if config.bf16 or config.pure_bf16:
+            return torch.bfloat16
+        return torch.float16 if config.fp16 else torch.float32
+    if config.infer_dtype != "auto":
+        return DTYPES[config.infer_dtype]
+    found = machine.detect()
+    if found.device == "cpu":
+        return torch.float32
+    own = getattr(settings(config), "dtype", None) or torch.float32
+    return torch.float16 if own is torch.bfloat16 and not found.bf16 else own
+
+
+def settings(config: Config) -> PretrainedConfig:
+    """The architecture's configuration (config.json) as it is on disk or on the hub."""
+    from transformers import AutoConfig
+
+    name = locate.model(str(config.model_name_or_path), config)
+    try:
+        return AutoConfig.from_pretrained(name, **locate.hub_options(config))
+    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+        raise locate.explain(name, error) from error
+
+
+def model(
+    config: Config,
+    dtype: torch.dtype,
+    training: bool,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> PreTrainedModel:
+    """The base model on the CPU (quantized ones on this process's device), nothing attached yet.
+
+    tokenizer: needed only where tokens were added; loaded when not given.
+    Raises ModelError, MissingPackage.
+    """
+    name = locate.model(str(config.model_name_or_path), config)
+    architecture = settings(config)
+    scale_rope(architecture, config)
+    _text(architecture).use_cache = not training
+    if training and config.train_from_scratch:
+        built = _build(architecture, config, dtype)
+    else:
+        built = _read(name, architecture, config, dtype)
+    if vocabulary.grows(config):
+        vocabulary.resize(built, tokenizer or _tokenizer(config), config.seed)
+    _sampling_flag(built)
+    built.name_or_path = str(config.model_name_or_path)
+    return built.train(training)
+
+
+def _build(architecture: PretrainedConfig, config: Config, dtype: torch.dtype) -> PreTrainedModel:
+    """A model with random weights that depend on `seed` alone (train_from_scratch)."""
+    from transformers import AutoModelForCausalLM
+
+    with seeded(config.seed):
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(
+            architecture, trust_remote_code=bool(config.trust_remote_code), **_attention(config)
+        )
+    return made.to(dtype)
+
+
+def _read(name: str, architecture: PretrainedConfig, config: Config, dtype: torch.dtype) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {**locate.hub_options(config), **_attention(config), "dtype": dtype}
+    if getattr(architecture, "quantization_config", None) is not None:
+        if config.quantization_bit is not None:
+            log.warning("quantization_bit has no effect: %s is quantized already", name)
+    else:
+        quantization = quantize.settings(config, dtype)
+        if quantization is not None:
+            options |= {"quantization_config": quantization, "device_map": {"": machine.device()}}
+    _refuse_pickles(name)
+    try:
+        found, report = AutoModelForCausalLM.from_pretrained(
+            name, config=architecture, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        raise locate.explain(name, error) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{name}: its files lack {len(missing)} of the weights that config.json asks for ({', '.join(missing[:3])}"
+            f"{', …' if len(missing) > 3 else ''}); they would be random. Copy the model again, whole"
+        )
+    loaded: PreTrainedModel = found
+    return loaded
+
+
+def _refuse_pickles(name: str) -> None:
+    path = Path(name)
+    if not path.is_dir() or next(path.glob("*.safetensors"), None) is not None:
+        return
+    pickled = sorted(p.name for p in path.glob("*.bin"))
+    what = f"only {pickled[0]}, a pickle, which can run code and is not read" if pickled else "no weights"
+    raise ModelError(
+        f"{name}: holds {what}. Give a directory with *.safetensors, or write train_from_scratch: true "
+        "to start from random weights"
+    )
+
+
+def _attention(config: Config) -> dict[str, str]:
+    """transformers' name for `flash_attn`; a kernel that is not installed gives way to sdpa, said aloud."""
+    chosen = ATTENTION[str(config.flash_attn)]
+    package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}.get(
+        chosen or ""
+    )
+    if package and importlib.util.find_spec(package) is None:
+        log.warning('flash_attn: %s needs the package "%s"; using sdpa', config.flash_attn, package)
+        chosen = "sdpa"
+    return {"attn_implementation": chosen} if chosen else {}
+
+
+def scale_rope(architecture: PretrainedConfig, config: Config) -> None:
+    """Stretch rotary positions by ceil(cutoff_len / longest length of the base), in place.
+
+    The same rule holds in training and in use: a factor that differs between them would move every
+    position. Models with one setting per layer type stretch their full-attention layers.
+    """
+    kind = getattr(config, "rope_scaling", None)
+    if kind is None:
+        return
+    text = _text(architecture)
+    parameters = getattr(text, "rope_parameters", None)
+    if not isinstance(parameters, dict) or not getattr(text, "max_position_embeddings", None):
+        raise ModelError(
+            f"rope_scaling: {kind}: a {architecture.model_type} model has no rotary positions to scale"
+        )
+    nested = "full_attention" in parameters
+    old = dict(parameters["full_attention"] if nested else parameters)
+    longest = int(old.get("original_max_position_embeddings") or text.max_position_embeddings)
+    factor = float(math.ceil(config.cutoff_len / longest))
+    if factor <= 1:
+        log.warning(
+            "rope_scaling: %s has no effect: cutoff_len %d fits in %d", kind, config.cutoff_len, longest
+        )
+        return
+    new = {"rope_type": str(kind), "factor": factor, "rope_theta": old["rope_theta"]}
+    if "partial_rotary_factor" in old:
+        new["partial_rotary_factor"] = old["partial_rotary_factor"]
+    if kind != "linear":
+        new["original_max_position_embeddings"] = longest
+    if kind == "llama3":
+        new |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    text.rope_parameters = {**parameters, "full_attention": new} if nested else new
+    text.max_position_embeddings = int(longest * factor)
+
+
+def _text(architecture: PretrainedConfig) -> PretrainedConfig:
+    return getattr(architecture, "text_config", None) or architecture
+
+
+def _sampling_flag(model: PreTrainedModel) -> None:
+    """Some published generation configs set a temperature but not do_sample; saving such a one fails."""
+    generation = model.generation_config
+    if generation is None or generation.do_sample:
+        return
+    neutral = {"temperature": 1.0, "top_p": 1.0, "typical_p": 1.0}
+    if any(getattr(generation, key, None) not in (None, value) for key, value in neutral.items()):
+        generation.do_sample = True

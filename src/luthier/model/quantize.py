@@ -1,0 +1,53 @@
+"""Quantizing a model as it is loaded: the door to bitsandbytes.
+
+A checkpoint that was quantized before (GPTQ, AWQ, …) needs nothing from here: transformers reads its
+own quantization_config.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from luthier.errors import MissingPackage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from luthier.config import Config
+
+log = logging.getLogger(__name__)
+
+
+def settings(config: Config, dtype: torch.dtype) -> Any:
+    """transformers' quantization config for `quantization_bit`, or None when it is not set.
+
+    dtype: in which the dequantized products are computed. Raises MissingPackage.
+    """
+    bits = config.quantization_bit
+    if bits is None:
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingPackage("bitsandbytes", f"quantization_bit: {bits}", "quant")
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        if dtype is not torch.float16:
+            log.warning("8-bit products are computed in float16, whatever the other number formats are")
+            # bitsandbytes repeats this at every product of every step.
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=config.double_quantization,
+        bnb_4bit_quant_type=config.quantization_type,
+        bnb_4bit_quant_storage=dtype,  # FSDP shards only parameters of one floating dtype
+    )
+
+
+def is_quantized(model: PreTrainedModel) -> bool:
+    return getattr(model, "quantization_method", None) is not None
