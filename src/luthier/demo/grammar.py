@@ -24,20 +24,14 @@ def table(name: str) -> Any:
     """A data file of the demo."""
     import yaml
 
-    return yaml.safe_load(
-        files("luthier.demo").joinpath("data", name).read_text(encoding="utf-8")
-    )
+    return yaml.safe_load(files("luthier.demo").joinpath("data", name).read_text(encoding="utf-8"))
 
 
-def expand(
-    template: str, slots: Slots, rng: random.Random, bound: dict[str, Any] | None = None
-) -> str:
+def expand(template: str, slots: Slots, rng: random.Random, bound: dict[str, Any] | None = None) -> str:
     """One sentence of `template`; `bound` carries the slots' values from a question to its answer."""
     values = {} if bound is None else bound
     while "(" in template:
-        reduced = _ALTERNATIVES.sub(
-            lambda found: rng.choice(found[1].split("|")), template
-        )
+        reduced = _ALTERNATIVES.sub(lambda found: rng.choice(found[1].split("|")), template)
         if reduced == template:
             raise ValueError(f"unbalanced parentheses in the template {template!r}")
         template = reduced
@@ -49,9 +43,8 @@ def expand(
         value = values[name + tag]
         return str(value[field] if field else value)
 
-    return re.sub(
-        " +", " ", _SLOT.sub(fill, template)
-    ).strip()  # an empty alternative leaves two spaces
+    text = re.sub(" +", " ", _SLOT.sub(fill, template)).strip()  # an empty alternative leaves two spaces
+    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
 
 
 def _pick(name: str, slots: Slots, rng: random.Random, bound: Mapping[str, Any]) -> Any:

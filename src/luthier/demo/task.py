@@ -76,25 +76,17 @@ def _requests(
     found: dict[str, None] = {}
     for template, _ in zip(cycle(templates), range(_TRIES), strict=False):
         core = expand(template, slots, rng)
-        around = spec["wrap"][
-            "question" if re.search(spec["question"], core) else "statement"
-        ]
+        around = spec["wrap"]["question" if re.search(spec["question"], core) else "statement"]
         text = rng.choice(around["before"]) + core + rng.choice(around["after"])
         found.setdefault(text[0].upper() + text[1:] if rng.random() < 0.5 else text)
         if len(found) == count:
             return list(found)
-    raise ValueError(
-        f"the templates make fewer than {count} different requests: {templates[0]} ..."
-    )
+    raise ValueError(f"the templates make fewer than {count} different requests: {templates[0]} ...")
 
 
 def _identity() -> list[AlpacaRow]:
-    groups = [
-        group for language in LANGUAGES for group in table("identity.yaml")[language]
-    ]
-    return [
-        _row(question, group["answer"]) for group in groups for question in group["ask"]
-    ]
+    groups = [group for language in LANGUAGES for group in table("identity.yaml")[language]]
+    return [_row(question, group["answer"]) for group in groups for question in group["ask"]]
 
 
 def _row(question: str, answer: str) -> AlpacaRow:
