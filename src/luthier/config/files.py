@@ -1,0 +1,133 @@
+"""Files that a request names: whether they are there and are what they should be, before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from luthier.config.compat import nearest
+from luthier.config.schema import Config
+from luthier.types import Problem
+
+_DATA_SUFFIXES = (
+    ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".xlsx", ".gz",
+)  # fmt: skip
+_ONLINE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+
+
+def local(name: str) -> Path | None:
+    """The path that `name` is, or None when it is a name on the hub (one slash, nothing local of that name)."""
+    path = Path(name).expanduser()
+    looks = path.is_absolute() or name.startswith((".", "~")) or "\\" in name or name.count("/") > 1
+    return path if looks or name.endswith("/") or path.exists() else None
+
+
+def problems(config: Config) -> list[Problem]:
+    """Everything missing or unfit among models, adapters, templates and data sets."""
+    found = [*_model(config), *_adapters(config), *_template(config)]
+    if config.verb in ("train", "predict"):
+        found += _datasets(config)
+    return found
+
+
+def _model(config: Config) -> list[Problem]:
+    name = config.model_name_or_path
+    path = local(name) if name else None
+    where = config.where.get("model_name_or_path", "model_name_or_path")
+    if path is None or not name:
+        return []
+    if path.suffix == ".gguf":
+        return [Problem(where, f"{name} is a GGUF file, which cannot be tuned", "the model in safetensors")]
+    if not path.exists():
+        return [Problem(where, f"the model {name} does not exist", "a directory with config.json, or a hub name OWNER/NAME")]
+    if (path / "config.json").is_file():
+        return []
+    if (path / "adapter_config.json").is_file():
+        return [Problem(where, f"{name} is an adapter, not a model", "adapter_name_or_path, and the base as model_name_or_path")]
+    return [Problem(where, f"{name} has no config.json, so it is no model", "the directory that holds config.json")]
+
+
+def _adapters(config: Config) -> list[Problem]:
+    found = []
+    where = config.where.get("adapter_name_or_path", "adapter_name_or_path")
+    for name in config.adapter_name_or_path:
+        path = local(name)
+        if path is not None and not path.exists():
+            found.append(Problem(where, f"the adapter {name} does not exist", "a directory with adapter_config.json"))
+        elif path is not None and not (path / "adapter_config.json").is_file():
+            model = (path / "config.json").is_file()
+            instead = "model_name_or_path, it is a whole model" if model else "the directory that holds it"
+            found.append(Problem(where, f"{name} has no adapter_config.json, so it is no adapter", instead))
+    return found
+
+
+def _template(config: Config) -> list[Problem]:
+    name = config.template or ""
+    if not name.endswith(".jinja") or Path(name).expanduser().is_file():
+        return []
+    return [Problem(config.where.get("template", "template"), f"{name} does not exist", "a .jinja file or a name")]
+
+
+def _datasets(config: Config) -> list[Problem]:
+    wanted = [("eval_dataset", name) for name in config.eval_dataset]
+    if config.verb == "predict" or config.do_train or not (config.do_eval or config.do_predict):
+        wanted += [("dataset", name) for name in config.dataset]
+    if not wanted or config.dataset_dir == "ONLINE" or config.dataset_dir.startswith("REMOTE:"):
+        return []
+    folder = Path(config.dataset_dir).expanduser()
+    info, wrong = _info(folder / "dataset_info.json")
+    if wrong:
+        return [wrong]
+    found = []
+    for key, name in wanted:
+        problem = _dataset(name, folder, info, config.where.get(key, key))
+        if problem is not None:
+            found.append(problem)
+    return found
+
+
+def _info(file: Path) -> tuple[dict[str, Any] | None, Problem | None]:
+    """The table of data sets, None where there is no such file."""
+    if not file.is_file():
+        return None, None
+    try:
+        table = json.loads(file.read_text("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        return None, Problem(f"{file}:{error.lineno}", f"is not valid JSON: {error.msg}", f"see column {error.colno}")
+    except (OSError, UnicodeDecodeError) as error:
+        return None, Problem(str(file), f"cannot be read: {error}", "a file in UTF-8")
+    if isinstance(table, dict):
+        return table, None
+    return None, Problem(str(file), "is not an object of data sets", '{"NAME": {"file_name": "FILE"}}')
+
+
+def _dataset(name: str, folder: Path, info: dict[str, Any] | None, where: str) -> Problem | None:
+    if info is not None and name in info:
+        return _entry(name, folder, info[name], where)
+    if Path(name).expanduser().exists() or (folder / name).exists():
+        return None
+    if name.lower().endswith(_DATA_SUFFIXES) or name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        return Problem(where, f"the data file {name} does not exist", "an existing file, or a name in dataset_info.json")
+    if "/" in name:
+        return None  # a name on the hub
+    table = folder / "dataset_info.json"
+    if info is None:
+        return Problem(where, f"the data set {name} is unknown: {table} does not exist", "dataset_dir, or a data file as dataset")
+    near = nearest(name, info)
+    known = near or ", ".join(sorted(info)[:8])
+    return Problem(where, f"the data set {name} is not in {table}", f"did you mean {near}?" if near else f"one of {known}")
+
+
+def _entry(name: str, folder: Path, entry: Any, where: str) -> Problem | None:
+    table = folder / "dataset_info.json"
+    if not isinstance(entry, dict):
+        return Problem(str(table), f"`{name}` is not an object", '{"file_name": "FILE"}')
+    if any(key in entry for key in _ONLINE):
+        return None
+    file = entry.get("file_name")
+    if not isinstance(file, str):
+        return Problem(str(table), f"`{name}` names no file", '"file_name": "FILE"')
+    if not (folder / file).exists():
+        return Problem(str(table), f"`{name}` (asked for by {where}): {folder / file} does not exist", "the right file_name")
+    return None

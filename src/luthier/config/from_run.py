@@ -1,0 +1,143 @@
+"""What a run directory already knows: base, adapter, template, system message.
+
+Read with json alone, so that a run can be used without importing the rooms above.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from luthier.config.read import MARKER, Loaded
+
+_ALWAYS = ("model_revision", "hub", "cache_dir", "resize_vocab", "add_tokens", "add_special_tokens")
+_TEXT = ("enable_thinking", "history", "default_system", "cutoff_len")
+_BASE = ("quantization_bit", "quantization_method", "quantization_type", "double_quantization", "finetuning_type", "stage")
+_HELD_OUT = (
+    "dataset", "eval_dataset", "val_size", "seed", "data_seed", "max_samples", "mix_strategy", "interleave_probs",
+)  # fmt: skip
+
+
+def fill(loaded: Loaded, verb: str) -> Path | None:
+    """Give every key that the request leaves open the value of the run it names; the run, or None.
+
+    The run is a directory given by itself, or the one that adapter_name_or_path, model_name_or_path or (when
+    not training) output_dir point to. `train RUN` repeats or continues it: all keys as they were written.
+    """
+    if loaded.run is not None and verb == "train":
+        return _repeat(loaded)
+    run = _named(loaded, verb)
+    if run is None:
+        _plain_adapter(loaded)
+        return None
+    resolved, marker = _json(run / "config.resolved.json", loaded), _json(run / MARKER, loaded)
+    where = str(run / MARKER)
+    _model(loaded, run, resolved, marker)
+    _template(loaded, run, resolved, marker, verb)
+    inherited = _ALWAYS + _TEXT + ("dataset_dir",) * (verb != "train") + _BASE * (verb != "train")
+    if verb == "predict" and not {"dataset", "eval_dataset"} & set(loaded.values):
+        inherited += _HELD_OUT
+    for key in inherited:
+        if resolved.get(key) not in (None, [], ""):
+            loaded.set(key, resolved[key], where)
+    system = marker.get("system") or resolved.get("default_system")
+    if system and verb != "train":
+        loaded.set("system", system, where)
+    return run
+
+
+def _named(loaded: Loaded, verb: str) -> Path | None:
+    if loaded.run is not None:
+        return loaded.run
+    keys = ["adapter_name_or_path", "model_name_or_path"]
+    if verb != "train" and not loaded.values.get("adapter_name_or_path"):
+        keys.append("output_dir")
+    for key in keys:
+        value = loaded.values.get(key)
+        names = value if isinstance(value, list) else str(value or "").split(",")
+        for name in reversed(names):
+            path = Path(str(name).strip()).expanduser()
+            if str(name).strip() and (path / MARKER).is_file() and _has_weights(path):
+                return path
+    return None
+
+
+def _has_weights(run: Path) -> bool:
+    return (run / "adapter_config.json").is_file() or (run / "config.json").is_file()
+
+
+def _model(loaded: Loaded, run: Path, resolved: dict[str, Any], marker: dict[str, Any]) -> None:
+    """The run's adapter on its base, or the run itself where it holds a whole model."""
+    where = str(run / MARKER)
+    base = marker.get("base") or resolved.get("model_name_or_path")
+    if isinstance(base, dict):
+        base = base.get("path") or base.get("name")
+    if (run / "adapter_config.json").is_file():
+        loaded.set("adapter_name_or_path", str(run), where)
+        if base:
+            loaded.set("model_name_or_path", base, where)
+    elif (run / "config.json").is_file() and str(loaded.values.get("model_name_or_path", base)) == str(base):
+        loaded.values["model_name_or_path"], loaded.where["model_name_or_path"] = str(run), where
+        loaded.raw.pop("model_name_or_path", None)
+    elif not _has_weights(run):
+        loaded.add(str(run), "holds no trained weights yet", "a run that is complete, or one of its checkpoints")
+
+
+def _template(loaded: Loaded, run: Path, resolved: dict[str, Any], marker: dict[str, Any], verb: str) -> None:
+    """The text that the run was trained with, whatever name the request gives, unless the change is confirmed."""
+    text, name = run / "template.jinja", resolved.get("template") or marker.get("template")
+    kept = str(text) if text.is_file() else name
+    asked = loaded.values.get("template")
+    if not kept or asked in (kept, None):
+        if kept:
+            loaded.set("template", kept, str(run / MARKER))
+        return
+    confirmed = str(loaded.values.get("confirm_changes", "")).lower() == "true"
+    where = loaded.where.get("template", "template")
+    if asked != name and (confirmed or verb == "train"):
+        loaded.notes.append(f"{where}: {run} was trained with the template {name or kept}; {asked} is used, as asked")
+        return
+    if asked != name:
+        loaded.notes.append(
+            f"{where}: {run} was trained with the template {name or kept}, so that one is used and not {asked} "
+            "(confirm_changes: true uses yours)"
+        )
+    loaded.values["template"], loaded.where["template"] = kept, str(run / MARKER)
+    loaded.raw.pop("template", None)
+
+
+def _repeat(loaded: Loaded) -> Path | None:
+    """`train RUN`: the keys of RUN/config.yaml, written into RUN again."""
+    from luthier.config.read import read
+
+    run = loaded.run
+    assert run is not None
+    again = read([str(run / "config.yaml")], {})
+    loaded.problems += again.problems
+    for key, value in again.values.items():
+        loaded.set(key, value, again.where.get(key, str(run / "config.yaml")))
+    loaded.set("output_dir", str(run), str(run / MARKER))
+    return run
+
+
+def _plain_adapter(loaded: Loaded) -> None:
+    """An adapter that another program wrote knows its base, too."""
+    value = loaded.values.get("adapter_name_or_path")
+    if not value or loaded.values.get("model_name_or_path"):
+        return
+    first = value[0] if isinstance(value, list) else str(value).split(",")[0]
+    file = Path(first).expanduser() / "adapter_config.json"
+    if file.is_file() and (base := _json(file, loaded).get("base_model_name_or_path")):
+        loaded.set("model_name_or_path", base, str(file))
+
+
+def _json(file: Path, loaded: Loaded) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        loaded.add(str(file), f"cannot be read: {error}", "a run directory that is whole")
+        return {}
+    return found if isinstance(found, dict) else {}
