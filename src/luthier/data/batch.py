@@ -68,7 +68,9 @@ class Batch:
         return self.parent.numel() == 1
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {name: value.to(device) for name in self.__slots__ if torch.is_tensor(value := getattr(self, name))}
+        moved = {
+            name: value.to(device) for name in self.__slots__ if torch.is_tensor(value := getattr(self, name))
+        }
         rest = {name: getattr(self, name) for name in self.__slots__ if name not in moved}
         return Batch(**moved, **rest)
 

@@ -65,7 +65,9 @@ def blocks_attention(
     if tree is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     window = kwargs.get("sliding_window")
-    queries, keys, values, positions = (x.split(tree.sizes, dim=-2) for x in (query, key, value, tree.positions[:, None]))
+    queries, keys, values, positions = (
+        x.split(tree.sizes, dim=-2) for x in (query, key, value, tree.positions[:, None])
+    )
     out = []
     for path in tree.paths:
         n = path[-1]
@@ -124,7 +126,11 @@ def forward(model: nn.Module, batch: Batch, layout: str = "tree") -> Tensor:
     """
     if layout == "padded":
         return _padded(model, batch)
-    inputs: dict[str, Any] = {"input_ids": batch.ids[None], "position_ids": batch.positions[None], "use_cache": False}
+    inputs: dict[str, Any] = {
+        "input_ids": batch.ids[None],
+        "position_ids": batch.positions[None],
+        "use_cache": False,
+    }
     if not batch.is_chain:
         inputs |= _mask_inputs(_config(model), batch)
     return model(**inputs, logits_to_keep=batch.rows).logits[0]
@@ -141,7 +147,10 @@ def _mask_inputs(config: Any, batch: Batch) -> dict[str, Any]:
         tree = tree_of(batch)
         if length * length > WASTE * tree.area:
             # A prepared 4-D mask keeps transformers from building one; the attention function ignores it.
-            return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.ids.device), "tree": tree}
+            return {
+                "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.ids.device),
+                "tree": tree,
+            }
     as_given = _additive if backend == "eager" else (lambda mask, like: mask)
     full = as_given(dense_mask(batch), model_dtype(config))
     window = getattr(config, "sliding_window", None)
@@ -197,7 +206,9 @@ def probe(model: nn.Module) -> str:
         trunk, a, b = (torch.randint(0, size, (n,), generator=rng).numpy() for n in (12, 9, 5))
         flats = [_flat(trunk, tail, k) for k, tail in enumerate((a, b))]
         together = forward(model, build(flats).to(device))
-        alone = torch.cat([forward(model, build([flat]).to(device)) for flat in sorted(flats, key=_first_tail)])
+        alone = torch.cat(
+            [forward(model, build([flat]).to(device)) for flat in sorted(flats, key=_first_tail)]
+        )
         scale = alone.float().std().clamp_min(1e-6)
         worst = (together.float() - alone.float()).abs().max() / scale
         limit = 1e-3 if together.dtype == torch.float32 else 0.2

@@ -12,6 +12,13 @@ from luthier.train.losses import target_nll, weighted_sum
 
 
 def loss(model: nn.Module, batch: Batch, layout: str) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """Sum over the pass of weight x (-log p(token | what stands before it))."""
+    """Sum over the pass of weight x (-log p(token | what stands before it)).
+
+    Outside training also the weighted number of tokens that greedy decoding would have got right.
+    """
     logits = forward(model, batch, layout)
-    return weighted_sum(target_nll(logits, batch.pick, batch.targets), batch.weight), {}
+    total = weighted_sum(target_nll(logits, batch.pick, batch.targets), batch.weight)
+    if model.training:
+        return total, {}
+    right = (logits.argmax(-1)[batch.pick] == batch.targets).float()
+    return total, {"accuracy": weighted_sum(right, batch.weight)}

@@ -1,0 +1,225 @@
+"""From data sets to corpora: read, understand, render, store once, mix, split. Nothing is lost silently."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from luthier.config import Config
+from luthier.data import blocks, formats, mix, registry, sources, store
+from luthier.data.ledger import Ledger
+from luthier.data.render import Renderer
+from luthier.errors import DataError
+from luthier.runs import hashing
+from luthier.types import BadRow, Example, Rendered, Row
+
+CHUNK = 4096
+REJECTED = "rejected.jsonl"
+RECIPE = 1
+"""Part of every store's name; raise it whenever the same inputs would give other tokens."""
+
+
+@dataclass
+class Prepared:
+    """Corpora ready for the plan. evals: name -> corpus. files: path -> sha256 of every data file read."""
+
+    train: store.Corpus | None
+    evals: dict[str, store.Corpus]
+    ledgers: list[Ledger]
+    files: dict[str, str] = field(default_factory=dict)
+    rejected: list[BadRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    store: store.Store
+    ledger: Ledger
+    files: dict[str, str]
+    rejected: list[BadRow]
+
+
+def prepare(config: Config, renderer: Renderer, say: Callable[[str], None]) -> Prepared:
+    """Training and evaluation corpora of a configuration.
+
+    Raises DataError when a file cannot be read, when more than `bad_rows_limit` of the rows of a data
+    set are bad and `on_bad_rows` is "stop", or when nothing is left to train on.
+    """
+    done: dict[str, Tokenised] = {}
+
+    def tokenised(names: Sequence[str]) -> list[Tokenised]:
+        for spec in registry.specs([n for n in names if n not in done], config.dataset_dir):
+            done[spec.name] = tokenise(config, spec, renderer, say)
+        return [done[name] for name in names]
+
+    train_sets, eval_names = tokenised(config.dataset or ()), list(config.eval_dataset or ())
+    train = mixed(config, train_sets) if train_sets else None
+    evals = {name: whole(one) for name, one in zip(eval_names, tokenised(eval_names), strict=True)}
+    if not config.eval_on_each_dataset and len(evals) > 1:
+        evals = {"all": _joined(list(evals.values()))}
+    if train is not None and config.val_size > 0:
+        kept, held = mix.split(len(train), config.val_size, config.seed)
+        train, evals = train.take(kept), {"validation": train.take(held)}
+    if train is not None and len(train) == 0:
+        raise DataError(
+            "nothing is left to train on: every row was dropped or held out; see the ledger above"
+        )
+    sets = done.values()
+    return Prepared(
+        train,
+        evals,
+        [t.ledger for t in sets],
+        {path: digest for t in sets for path, digest in t.files.items()},
+        [bad for t in sets for bad in t.rejected],
+    )
+
+
+def mixed(config: Config, sets: list[Tokenised]) -> store.Corpus:
+    """The training corpus: data sets in the order that `mix_strategy` gives."""
+    picks = [mix.sample(len(t.store), t.store.index["num_samples"], config.seed) for t in sets]
+    order = mix.order([len(p) for p in picks], config.mix_strategy, config.interleave_probs, config.seed)
+    index = order.copy()
+    for k, pick in enumerate(picks):
+        here = order[:, 0] == k
+        index[here, 1] = pick[order[here, 1]]
+    return store.Corpus(tuple(t.store for t in sets), index)
+
+
+def whole(one: Tokenised) -> store.Corpus:
+    rows = np.arange(len(one.store), dtype=np.int64)
+    return store.Corpus((one.store,), np.stack([np.zeros_like(rows), rows], axis=1))
+
+
+def _joined(corpora: list[store.Corpus]) -> store.Corpus:
+    stores, parts = [], []
+    for corpus in corpora:
+        part = corpus.index.copy()
+        part[:, 0] += len(stores)
+        stores.extend(corpus.stores)
+        parts.append(part)
+    return store.Corpus(tuple(stores), np.concatenate(parts))
+
+
+def examples(
+    spec: registry.DatasetSpec, stage: str, limit: int | None = None, notes: list[str] | None = None
+) -> Iterator[Example | BadRow]:
+    """Rows of a data set as Examples; what cannot be understood as BadRow, in the order of the file."""
+    for row in islice(sources.read(spec, notes), limit):
+        if isinstance(row, Row):
+            try:
+                yield formats.to_example(row, spec, stage)
+            except formats.RowProblem as problem:
+                yield BadRow(row.source, problem.field, problem.reason, row.data)
+        else:
+            yield row
+
+
+def tokenise(
+    config: Config, spec: registry.DatasetSpec, renderer: Renderer, say: Callable[[str], None]
+) -> Tokenised:
+    """The token store of one data set: found by content hash, or written now."""
+    files = {str(path): hashing.cached(path) for path in sources.files(spec)}
+    recipe = {
+        "recipe": RECIPE,
+        "store": store.VERSION,
+        "files": list(files.values()),
+        "spec": spec.as_dict(),
+        "renderer": renderer.fingerprint(),
+        "stage": config.stage,
+        "limit": config.max_samples,
+        "packing": bool(config.packing) if config.stage == "pt" else None,
+    }
+    digest = hashing.sha256_json(recipe)[:32]
+    base = Path(config.tokenized_path) if config.tokenized_path else cache_directory()
+    path = base / digest
+    if (path / "index.json").is_file() and not config.overwrite_cache:
+        found = store.Store.open(path)
+        rejected = _read_rejected(path / REJECTED)
+    else:
+        found, rejected = _write(config, spec, renderer, path)
+    ledger = Ledger.from_dict(found.index["ledger"])
+    for line in ledger.lines():
+        say(line)
+    _judge(config, ledger, rejected)
+    return Tokenised(found, ledger, files, rejected)
+
+
+def cache_directory() -> Path:
+    """Where token stores live: LUTHIER_CACHE, or the user's cache folder."""
+    given = os.environ.get("LUTHIER_CACHE")
+    return (Path(given) if given else hashing.cache_directory()) / "tokens"
+
+
+def _write(
+    config: Config, spec: registry.DatasetSpec, renderer: Renderer, path: Path
+) -> tuple[store.Store, list[BadRow]]:
+    ledger, rejected = Ledger(spec.name), list[BadRow]()
+    rows = examples(spec, config.stage, config.max_samples, ledger.notes)
+    rendered = _rendered(rows, renderer, ledger, rejected)
+    if config.stage == "pt":
+        rendered = blocks.chop(rendered, config.cutoff_len, bool(config.packing), ledger)
+    with store.atomic.directory(path) as folder, store.Writer(folder, renderer.vocabulary) as writer:
+        for one in rendered:
+            writer.add(one)
+            ledger.examples += 1
+        ledger.trained = writer.trained
+        ledger.masked = writer.tokens - writer.trained
+        ledger.tokens_in = writer.tokens + ledger.cut
+        if ledger.rows_in == 0:
+            raise DataError(f"{spec.name}: the data set is empty: no row in it; check the file")
+        ledger.check()
+        formats.write_rejected(folder / REJECTED, rejected)
+        writer.finish({"ledger": ledger.as_dict(), "num_samples": spec.num_samples})
+    return store.Store.open(path), rejected
+
+
+def _rendered(
+    rows: Iterable[Example | BadRow], renderer: Renderer, ledger: Ledger, rejected: list[BadRow]
+) -> Iterator[Rendered]:
+    """Render in chunks, keeping the account. One row may give several examples (split) or none (dropped)."""
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, CHUNK)):
+        good = [row for row in chunk if isinstance(row, Example)]
+        bad = [row for row in chunk if isinstance(row, BadRow)]
+        for parts in renderer.examples(good):
+            if isinstance(parts, BadRow):
+                bad.append(parts)
+                continue
+            ledger.rows_in += 1
+            ledger.kept += 1
+            ledger.split_rows += len(parts) > 1
+            for part in parts:
+                ledger.cut += part.cut
+                ledger.cut_rows += part.cut > 0
+                yield part
+        for one in bad:
+            ledger.drop(one)
+        rejected.extend(bad)
+
+
+def _judge(config: Config, ledger: Ledger, rejected: list[BadRow]) -> None:
+    """Stop before the model is loaded when too many rows are bad."""
+    share = ledger.bad / max(ledger.rows_in, 1)
+    if not rejected or config.on_bad_rows == "skip" or share <= config.bad_rows_limit:
+        return
+    shown = "\n".join(f"  {b.source}{': ' + b.field if b.field else ''}: {b.reason}" for b in rejected[:20])
+    more = f"\n  … and {len(rejected) - 20} more" if len(rejected) > 20 else ""
+    raise DataError(
+        f"{ledger.dataset}: {ledger.bad} of {ledger.rows_in} rows are bad ({share:.1%}; "
+        f"bad_rows_limit is {config.bad_rows_limit:.0%}):\n{shown}{more}\n"
+        "Mend these rows, or train without them: on_bad_rows=skip"
+    )
+
+
+def _read_rejected(path: Path) -> list[BadRow]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    records: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
+    return [BadRow(r["source"], r["field"], r["reason"], r.get("data")) for r in records]

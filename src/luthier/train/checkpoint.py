@@ -1,0 +1,81 @@
+"""Checkpoints: whole or absent, in safetensors and JSON only, enough to go on bit for bit.
+
+Order of data, dropout and learning rate are functions of the step, so a checkpoint holds no more than
+the weights, the optimizer's moments, and the history that observers need.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from luthier.errors import RunError
+
+OPTIMIZER = "optimizer.safetensors"
+SETTINGS = "optimizer.json"
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory: Path) -> None:
+    """Moments by parameter name; what is no tensor goes to JSON beside them."""
+    tensors: dict[str, torch.Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for parameter, state in optimizer.state.items():
+        name = names[parameter]
+        for key, value in state.items():
+            if torch.is_tensor(value):
+                tensors[f"{name}::{key}"] = value.detach().cpu().clone().contiguous()
+            else:
+                plain.setdefault(name, {})[key] = value
+    save_file(tensors, directory / OPTIMIZER)
+    (directory / SETTINGS).write_text(json.dumps({"plain": plain}), encoding="utf-8")
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory: Path) -> None:
+    """Raises RunError when a parameter of this model has no moments in the file, or the reverse."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    plain = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))["plain"]
+    states: dict[str, dict[str, Any]] = {name: dict(values) for name, values in plain.items()}
+    with safe_open(directory / OPTIMIZER, "pt") as file:
+        for key in file.keys():  # noqa: SIM118 (safetensors' reader is no mapping)
+            name, _, part = key.rpartition("::")
+            states.setdefault(name, {})[part] = file.get_tensor(key)
+    if set(states) - set(parameters):
+        strange = ", ".join(sorted(set(states) - set(parameters))[:3])
+        raise RunError(f"{directory}: moments of parameters that this model does not train ({strange}, …)")
+    for name, state in states.items():
+        parameter = parameters[name]
+        optimizer.state[parameter] = {k: _placed(k, v, parameter) for k, v in state.items()}
+
+
+def _placed(key: str, value: Any, parameter: nn.Parameter) -> Any:
+    """Moments live beside their parameter; Adam's step counter stays on the CPU, where PyTorch keeps it."""
+    return value.to(parameter.device) if torch.is_tensor(value) and key != "step" else value
+
+
+def load_weights(model: nn.Module, directory: Path, config: Any) -> None:
+    """Put the trained weights of a checkpoint into the model that is being trained, in place.
+
+    Raises RunError when the checkpoint lacks a weight that the model trains.
+    """
+    adapter = directory / "adapter_model.safetensors"
+    if adapter.is_file():
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        set_peft_model_state_dict(model, load_file(adapter))
+        return
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for file in sorted(directory.glob("model*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            for key in opened.keys():  # noqa: SIM118
+                if key in trained:
+                    trained.pop(key).data.copy_(opened.get_tensor(key))
+    if trained:
+        raise RunError(f"{directory}: lacks the weights {', '.join(sorted(trained)[:3])}")

@@ -1,0 +1,111 @@
+"""The door to accelerate: ranks, mixed precision, gradient synchronisation, experiment trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from luthier.errors import MissingPackage
+
+TRACKERS = ("tensorboard", "wandb", "mlflow", "swanlab", "trackio")
+
+
+class Engine:
+    """One process's view of the machine. With one process every collective call is the identity."""
+
+    def __init__(
+        self, precision: str = "no", cpu: bool = False, trackers: Sequence[str] = (), logs: Path | None = None
+    ):
+        missing = [name for name in trackers if not _installed(name)]
+        if missing:
+            raise MissingPackage(missing[0], f"report_to: {missing[0]}", missing[0])
+        self._accelerator = Accelerator(
+            mixed_precision=precision,
+            cpu=cpu,
+            log_with=list(trackers) or None,
+            project_dir=str(logs) if logs else None,
+        )
+        self._tracking = bool(trackers)
+        self._model: nn.Module | None = None
+
+    @property
+    def rank(self) -> int:
+        return int(self._accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        return int(self._accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        return bool(self._accelerator.is_main_process)
+
+    @property
+    def device(self) -> torch.device:
+        return self._accelerator.device
+
+    def prepare(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        self._model, wrapped = self._accelerator.prepare(model, optimizer)
+        return self._model, wrapped
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        return self._accelerator.unwrap_model(model)
+
+    def sum(self, value: float) -> float:
+        """Sum of a number over all ranks, in double precision where the device has it."""
+        if self.world == 1:
+            return value
+        kind = torch.float32 if self.device.type == "mps" else torch.float64
+        return float(self._accelerator.reduce(torch.tensor(value, dtype=kind, device=self.device), "sum"))
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Accumulate gradients; ranks exchange them on the last micro-batch of a step only."""
+        with nullcontext() if last else self._unsynced():
+            self._accelerator.backward(loss)
+
+    def _unsynced(self) -> AbstractContextManager[Any]:
+        return self._accelerator.no_sync(self._model)
+
+    def forward_context(self, last: bool) -> AbstractContextManager[Any]:
+        """Data-parallel wrappers decide in forward whether the backward pass will exchange gradients."""
+        return nullcontext() if last or self.world == 1 else self._unsynced()
+
+    def clip(self, parameters: Iterable[nn.Parameter], limit: float) -> float:
+        """L2 norm of all gradients before clipping them to `limit` (<= 0: measured only)."""
+        norm = self._accelerator.clip_grad_norm_(list(parameters), limit if limit > 0 else float("inf"))
+        return float(norm)
+
+    def rescales(self) -> bool:
+        """True in fp16, where an overflow is expected now and then: the scaler skips that update by itself."""
+        scaler = self._accelerator.scaler
+        return scaler is not None and scaler.get_scale() > 1.0
+
+    def wait(self) -> None:
+        self._accelerator.wait_for_everyone()
+
+    def start_tracking(self, project: str, config: Mapping[str, Any]) -> None:
+        if self._tracking:
+            plain = {k: v for k, v in config.items() if isinstance(v, (int, float, str, bool))}
+            self._accelerator.init_trackers(project, config=plain)
+
+    def track(self, values: Mapping[str, float], step: int) -> None:
+        if self._tracking:
+            self._accelerator.log(dict(values), step=step)
+
+    def end(self) -> None:
+        if self._tracking:
+            self._accelerator.end_training()
+
+
+def _installed(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None

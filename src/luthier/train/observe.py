@@ -1,0 +1,244 @@
+"""Observers of Steps: the log, evaluation, checkpoints, early stopping. The loop knows none of them.
+
+An observer is a function of (session, step); what they remember lies in `Progress`, which goes into
+every checkpoint, so that a resumed run reports what an uninterrupted one would have reported.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from luthier.config import Config
+from luthier.data.store import Corpus
+from luthier.errors import RunError
+from luthier.runs import Run, atomic
+from luthier.train.loop import Job, evaluate
+from luthier.types import Step
+
+STATE = "trainer_state.json"
+
+
+@dataclass
+class Progress:
+    """What has happened so far. Sums, not means, so that it can be continued exactly."""
+
+    global_step: int = 0
+    epoch: float = 0.0
+    loss_sum: float = 0.0
+    window_sum: float = 0.0
+    window_steps: int = 0
+    trained_tokens: float = 0.0
+    num_input_tokens_seen: int = 0
+    train_seconds: float = 0.0
+    best_metric: float | None = None
+    best_global_step: int | None = None
+    evaluations_without_gain: int = 0
+    log_history: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, step: Step) -> None:
+        self.global_step, self.epoch = step.index, step.epoch
+        self.loss_sum += step.loss
+        self.window_sum += step.loss
+        self.window_steps += 1
+        self.trained_tokens += step.trained
+        self.num_input_tokens_seen += step.seen
+        self.train_seconds += step.seconds
+
+
+@dataclass
+class Session:
+    """A training run in progress. `save_weights(directory, final)` writes the model in its method's form."""
+
+    config: Config
+    run: Run
+    job: Job
+    evals: Mapping[str, Corpus]
+    save_weights: Callable[[Path, bool], None]
+    save_moments: Callable[[Path], None]
+    say: Callable[[str], None]
+    draw: Callable[[Mapping[str, Any]], None]
+    progress: Progress = field(default_factory=Progress)
+    stop: str | None = None
+    began: float = field(default_factory=time.perf_counter)
+    saved: int = -1
+
+    @property
+    def total(self) -> int:
+        return self.job.plan.total_steps
+
+
+def due(session: Session, strategy: str, every: float | None) -> bool:
+    """Whether an action is due after this step: each `every` steps (below 1: a share of all), or each epoch."""
+    step = session.progress.global_step
+    if strategy == "epoch":
+        return step % session.job.plan.steps_per_epoch == 0 or step == session.total
+    if strategy != "steps" or not every:
+        return False
+    size = max(1, math.ceil(session.total * every)) if every < 1 else int(every)
+    return step % size == 0
+
+
+def observe(session: Session, step: Step) -> None:
+    """Everything that happens after a step, in the order that a reader of the log expects."""
+    session.progress.add(step)
+    for note in session.job.notes:
+        session.say(note)
+    session.job.notes.clear()
+    log_step(session, step)
+    evaluate_step(session)
+    save_step(session)
+
+
+def log_step(session: Session, step: Step) -> None:
+    config, progress = session.config, session.progress
+    session.draw({"step": step.index, "loss": step.loss, "lr": step.learning_rate, "tokens": step.trained})
+    first = config.logging_first_step and step.index == 1
+    if not (
+        first or step.index == session.total or due(session, config.logging_strategy, config.logging_steps)
+    ):
+        return
+    record: dict[str, Any] = {
+        "loss": progress.window_sum / progress.window_steps,
+        "grad_norm": step.grad_norm,
+        "learning_rate": step.learning_rate,
+        **step.metrics,
+    }
+    if config.include_num_input_tokens_seen not in ("no", False):
+        record["num_input_tokens_seen"] = progress.num_input_tokens_seen
+    progress.window_sum, progress.window_steps = 0.0, 0
+    write_log(session, record, loss=record["loss"], lr=step.learning_rate)
+
+
+def write_log(session: Session, record: dict[str, Any], **shown: Any) -> None:
+    """One line of trainer_log.jsonl with LLaMA-Factory's names, one entry of the history, the trackers."""
+    progress, total = session.progress, session.total
+    session.progress.log_history.append(
+        {**record, "epoch": round(progress.epoch, 4), "step": progress.global_step}
+    )
+    if not session.job.engine.is_main:
+        return
+    elapsed = time.perf_counter() - session.began
+    left = progress.train_seconds / max(progress.global_step, 1) * (total - progress.global_step)
+    session.run.append_log(
+        {
+            "current_steps": progress.global_step,
+            "total_steps": total,
+            **shown,
+            "epoch": round(progress.epoch, 4),
+            "percentage": round(100 * progress.global_step / total, 2),
+            "elapsed_time": clock(elapsed),
+            "remaining_time": clock(left),
+            "throughput": round(progress.trained_tokens / max(progress.train_seconds, 1e-9), 2),
+            "total_tokens": progress.num_input_tokens_seen,
+        }
+    )
+    session.job.engine.track(
+        {k: v for k, v in record.items() if isinstance(v, (int, float))}, progress.global_step
+    )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as H:MM:SS."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def evaluate_step(session: Session) -> None:
+    config = session.config
+    if session.evals and due(session, config.eval_strategy, config.eval_steps or config.logging_steps):
+        judge(session, run_evaluation(session))
+
+
+def run_evaluation(session: Session) -> dict[str, float]:
+    """Loss on every evaluation set, under LLaMA-Factory's names; each set under its own name if there are several."""
+    out: dict[str, float] = {}
+    for name, corpus in session.evals.items():
+        began = time.perf_counter()
+        measured = evaluate(session.job, corpus)
+        seconds = max(time.perf_counter() - began, 1e-9)
+        prefix = "eval" if len(session.evals) == 1 else f"eval_{name}"
+        out |= {f"{prefix}_{key}": value for key, value in measured.items()}
+        out[f"{prefix}_perplexity"] = math.exp(min(measured["loss"], 700.0))
+        out[f"{prefix}_runtime"] = round(seconds, 4)
+        out[f"{prefix}_samples_per_second"] = round(len(corpus) / seconds, 3)
+    if len(session.evals) > 1:
+        losses = [out[f"eval_{name}_loss"] for name in session.evals]
+        out["eval_loss"] = sum(losses) / len(losses)
+    write_log(session, dict(out), eval_loss=out["eval_loss"])
+    session.say(f"step {session.progress.global_step}: eval loss {out['eval_loss']:.4f}")
+    return out
+
+
+def judge(session: Session, measured: Mapping[str, float]) -> None:
+    """Keep the best evaluation; stop when `early_stopping_steps` evaluations brought nothing better."""
+    config, progress = session.config, session.progress
+    name = config.metric_for_best_model or "loss"
+    key = name if name.startswith("eval_") else f"eval_{name}"
+    if key not in measured:
+        known = ", ".join(sorted(measured))
+        raise RunError(f"metric_for_best_model: {name!r} was not measured; there are {known}")
+    greater = (
+        config.greater_is_better
+        if config.greater_is_better is not None
+        else not key.endswith(("loss", "perplexity"))
+    )
+    value, best = measured[key], progress.best_metric
+    if best is None or (value > best if greater else value < best):
+        progress.best_metric, progress.best_global_step = value, progress.global_step
+        progress.evaluations_without_gain = 0
+        return
+    progress.evaluations_without_gain += 1
+    patience = config.early_stopping_steps
+    if patience is not None and progress.evaluations_without_gain >= patience:
+        session.stop = f"{key} has not improved for {patience} evaluations (best {best:.4f})"
+
+
+def save_step(session: Session) -> None:
+    config, progress = session.config, session.progress
+    last = progress.global_step == session.total or session.stop is not None
+    best_now = config.save_strategy == "best" and progress.best_global_step == progress.global_step
+    if config.save_strategy != "no" and (
+        last or best_now or due(session, config.save_strategy, config.save_steps)
+    ):
+        save(session)
+
+
+def save(session: Session) -> None:
+    """Write checkpoint-N whole, then let go of the oldest ones beyond `save_total_limit` (never the best)."""
+    progress, run = session.progress, session.run
+    if session.saved == progress.global_step or not session.job.engine.is_main:
+        return
+    with run.checkpoint(progress.global_step) as folder:
+        session.save_weights(folder, False)
+        if not session.config.save_only_model:
+            session.save_moments(folder)
+        state = {
+            **asdict(progress),
+            "max_steps": session.total,
+            "num_train_epochs": session.config.num_train_epochs,
+        }
+        (folder / STATE).write_bytes(atomic.encode_json(state, where=str(folder / STATE), indent=2))
+    session.saved = progress.global_step
+    session.say(f"checkpoint {progress.global_step} durable")
+    rotate(run, session.config.save_total_limit, progress.best_global_step)
+
+
+def rotate(run: Run, limit: int | None, best: int | None) -> None:
+    """Remove the oldest checkpoints beyond `limit`; the best one is never among them."""
+    if not limit:
+        return
+    kept = run.checkpoints()
+    spare = [folder for folder in kept[:-1] if folder.name != f"checkpoint-{best}"]
+    for folder in spare[: max(0, len(kept) - limit)]:
+        atomic.remove(folder)
+
+
+def restore(folder: Path) -> Progress:
+    """Progress as it was when the checkpoint was written."""
+    known = Progress.__dataclass_fields__
+    return Progress(**{k: v for k, v in atomic.read_json(folder / STATE).items() if k in known})

@@ -1,0 +1,70 @@
+"""What a person sees while a run works: one moving line on a terminal, one line per log entry elsewhere.
+
+Everything goes to stderr; stdout is for results.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Screen:
+    """A progress bar with loss, learning rate and trained tokens per second."""
+
+    def __init__(self, bar: bool | None = None) -> None:
+        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._wanted = self._console.is_terminal if bar is None else bar
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._began, self._tokens, self._printed = 0.0, 0.0, 0.0
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def say(self, line: str) -> None:
+        (self._bar.console if self._bar else self._console).print(line, markup=False)
+
+    def start(self, total: int, done: int) -> None:
+        self._began, self._tokens = time.perf_counter(), 0.0
+        self._total, self._done = total, done
+        if not self._wanted:
+            return
+        columns = (
+            TextColumn("training"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[shown]}"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=self._console, transient=False)
+        self._task = self._bar.add_task("training", total=total, completed=done, shown="")
+        self._bar.start()
+
+    def draw(self, values: Mapping[str, Any]) -> None:
+        """Show a step: its index, loss, learning rate and trained tokens."""
+        now = time.perf_counter()
+        self._tokens += values["tokens"]
+        speed = self._tokens / max(now - self._began, 1e-9)
+        shown = f"loss {values['loss']:.4f}  lr {values['lr']:.2e}  {speed:,.0f} trained tok/s"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=values["step"], shown=shown)
+        elif now - self._printed > 10 or values["step"] == self._total:
+            self._printed = now
+            left = (now - self._began) / max(values["step"] - self._done, 1) * (self._total - values["step"])
+            self.say(f"step {values['step']}/{self._total}  {shown}  eta {int(left)} s")
