@@ -100,7 +100,7 @@ def make_tokenizer(directory: str | Path) -> Path:
 
 
 def build(arch: str = "qwen3", seed: int = 0, **overrides: Any) -> PreTrainedModel:
-    """A randomly initialised float32 model in memory; `overrides` are config keys. The caller's RNG is untouched."""
+    """A random float32 model in memory; `overrides` are config keys. The caller's RNG is untouched."""
     import torch
     import transformers
 

@@ -33,8 +33,8 @@ def check(model: torch.nn.Module, adapter: Path, config: Config) -> None:
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ModelError(
-            f"adapter_name_or_path: {adapter} was made for {recorded}, not for {given}: {'; '.join(wrong[:3])}{more}. "
-            f"Write model_name_or_path: {recorded}"
+            f"adapter_name_or_path: {adapter} was made for {recorded}, not for {given}: "
+            f"{'; '.join(wrong[:3])}{more}. Write model_name_or_path: {recorded}"
         )
     changed = _changed_files(adapter, given)
     if changed:
@@ -62,7 +62,8 @@ def _wrong_shapes(model: torch.nn.Module, adapter: Path) -> list[str]:
     modules = dict(model.named_modules())
     wrong = []
     with safe_open(adapter / locate.ADAPTER_WEIGHTS, framework="pt") as file:
-        for key in file.keys():
+        keys = file.keys()
+        for key in keys:
             found = _expected(key, modules)
             if found is None:
                 continue
@@ -95,7 +96,7 @@ def _expected(key: str, modules: dict[str, Any]) -> tuple[int, int | None] | Non
 
 
 def _changed_files(adapter: Path, given: str) -> list[str] | None:
-    """Weight files of the given base that differ from those the run was trained on; None when not recorded."""
+    """Weight files of the given base that differ from those of the training; None when not recorded."""
     folder = Path(given).expanduser()
     for home in (adapter, adapter.parent):  # a checkpoint lies in its run
         if not (home / "manifest.json").is_file():

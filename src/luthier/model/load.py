@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +104,7 @@ def model(
     """
     name = locate.model(str(config.model_name_or_path), config)
     architecture = settings(config)
-    scale_rope(architecture, config)
-    _text(architecture).use_cache = not training
+    architecture.get_text_config().use_cache = not training
     if training and config.train_from_scratch:
         built = _build(architecture, config, dtype)
     else:
@@ -150,8 +148,9 @@ def _read(name: str, architecture: PretrainedConfig, config: Config, dtype: torc
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
-            f"{name}: its files lack {len(missing)} of the weights that config.json asks for ({', '.join(missing[:3])}"
-            f"{', …' if len(missing) > 3 else ''}); they would be random. Copy the model again, whole"
+            f"{name}: its files lack {len(missing)} of the weights that config.json asks for "
+            f"({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}); they would be "
+            "random. Copy the model again, whole"
         )
     loaded: PreTrainedModel = found
     return loaded
@@ -179,45 +178,6 @@ def _attention(config: Config) -> dict[str, str]:
         log.warning('flash_attn: %s needs the package "%s"; using sdpa', config.flash_attn, package)
         chosen = "sdpa"
     return {"attn_implementation": chosen} if chosen else {}
-
-
-def scale_rope(architecture: PretrainedConfig, config: Config) -> None:
-    """Stretch rotary positions by ceil(cutoff_len / longest length of the base), in place.
-
-    The same rule holds in training and in use: a factor that differs between them would move every
-    position. Models with one setting per layer type stretch their full-attention layers.
-    """
-    kind = getattr(config, "rope_scaling", None)
-    if kind is None:
-        return
-    text = _text(architecture)
-    parameters = getattr(text, "rope_parameters", None)
-    if not isinstance(parameters, dict) or not getattr(text, "max_position_embeddings", None):
-        raise ModelError(
-            f"rope_scaling: {kind}: a {architecture.model_type} model has no rotary positions to scale"
-        )
-    nested = "full_attention" in parameters
-    old = dict(parameters["full_attention"] if nested else parameters)
-    longest = int(old.get("original_max_position_embeddings") or text.max_position_embeddings)
-    factor = float(math.ceil(config.cutoff_len / longest))
-    if factor <= 1:
-        log.warning(
-            "rope_scaling: %s has no effect: cutoff_len %d fits in %d", kind, config.cutoff_len, longest
-        )
-        return
-    new = {"rope_type": str(kind), "factor": factor, "rope_theta": old["rope_theta"]}
-    if "partial_rotary_factor" in old:
-        new["partial_rotary_factor"] = old["partial_rotary_factor"]
-    if kind != "linear":
-        new["original_max_position_embeddings"] = longest
-    if kind == "llama3":
-        new |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    text.rope_parameters = {**parameters, "full_attention": new} if nested else new
-    text.max_position_embeddings = int(longest * factor)
-
-
-def _text(architecture: PretrainedConfig) -> PretrainedConfig:
-    return getattr(architecture, "text_config", None) or architecture
 
 
 def _sampling_flag(model: PreTrainedModel) -> None:

@@ -67,8 +67,8 @@ def adapter(name: str, config: Config) -> Path:
         )
     if not (path / ADAPTER_WEIGHTS).is_file():
         raise ModelError(
-            f"{path}: holds no {ADAPTER_WEIGHTS} ({_contents(path)}). Pickled weights (adapter_model.bin) can "
-            "run code and are not read: load the adapter with PEFT once and save it as safetensors"
+            f"{path}: holds no {ADAPTER_WEIGHTS} ({_contents(path)}). Pickled weights (adapter_model.bin) "
+            "can run code and are not read: load the adapter with PEFT once and save it as safetensors"
         )
     return path
 

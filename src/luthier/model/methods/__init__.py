@@ -91,8 +91,8 @@ def prepare(
         )
     if adapters and config.finetuning_type != "lora":
         raise ModelError(
-            f"adapter_name_or_path: finetuning_type: {config.finetuning_type} has no adapters. Merge it first "
-            "(luthier export) and give the result as model_name_or_path"
+            f"adapter_name_or_path: finetuning_type: {config.finetuning_type} has no adapters. Merge it "
+            "first (luthier export) and give the result as model_name_or_path"
         )
     if adapters and not config.create_new_adapter:
         model = method.load(model, [*adapters[:-1], resume_from or adapters[-1]], config, True)

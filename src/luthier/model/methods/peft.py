@@ -107,8 +107,8 @@ def load(
     """
     if is_quantized(model) and len(directories) > 1:
         raise ModelError(
-            "adapter_name_or_path: a quantized base takes one adapter, because merging the others into rounded "
-            "weights is inexact. Export them merged first, or leave quantization_bit out"
+            "adapter_name_or_path: a quantized base takes one adapter, because merging the others into "
+            "rounded weights is inexact. Export them merged first, or leave quantization_bit out"
         )
     for directory in directories[:-1]:
         model = merge(load(model, [directory], config, False))
@@ -176,8 +176,9 @@ def _targets(model: PreTrainedModel, config: Config) -> list[str]:
             problems.append(not_found("lora_target", target, short))
         elif any(name in tied for name in hits):
             problems.append(
-                f"lora_target: {target} shares its matrix with {' and '.join(sorted(tied - {*hits}))}, so a low-rank "
-                f"change of one would be merged into both. Train it in full: additional_target: {target}"
+                f"lora_target: {target} shares its matrix with {' and '.join(sorted(tied - {*hits}))}, so a "
+                f"low-rank change of one would be merged into both. Train it in full: "
+                f"additional_target: {target}"
             )
     if problems:
         raise ModelError("\n".join(problems))
@@ -189,7 +190,7 @@ def _matches(name: str, wanted: list[str]) -> bool:
 
 
 def _additional(model: PreTrainedModel, config: Config) -> list[str]:
-    """Modules trained in full. With a grown vocabulary and no choice: the embeddings, whose new rows are noise."""
+    """Modules trained in full. Without a choice, those that a grown vocabulary filled with noise."""
     owners = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
     names = {name for name, _ in model.named_modules()}
     wanted = list(config.additional_target)
@@ -272,7 +273,8 @@ def _resume_pissa(
         tuned = get_peft_model(model, settings)
     rank, start, trained = int(scale["r"]), {}, {}
     with safe_open(path / locate.ADAPTER_WEIGHTS, framework="pt") as file:
-        for name in file.keys():
+        names = file.keys()
+        for name in names:
             tensor = file.get_tensor(name)
             if ".lora_A." in name:
                 tensor, start[name] = tensor[:rank].clone(), tensor[rank:].clone()
