@@ -23,8 +23,8 @@ _IMPOSSIBLE = frozenset(
 # When something is saved or scored, and how the same numbers are computed (equal but for rounding).
 _HARMLESS = frozenset(
     "save_steps save_strategy eval_steps eval_strategy eval_delay eval_dataset infer_dtype prefix_sharing "
-    "attention flash_attn gradient_checkpointing disable_gradient_checkpointing hub trust_remote_code do_train "
-    "system".split()
+    "attention flash_attn gradient_checkpointing disable_gradient_checkpointing hub trust_remote_code "
+    "do_train system".split()
 )
 _HARMLESS_SECTIONS = ("generate", "export")
 # Names of things whose content the manifest knows: the same content under another name is no change.
