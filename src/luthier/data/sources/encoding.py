@@ -1,0 +1,189 @@
+"""Bytes of a file -> text: gzip, and the encodings that data files really come in.
+
+UTF-8 is the rule. UTF-16 (with or without a byte order mark) and GB18030 (which contains GBK and GB2312,
+the default of spreadsheets on Chinese Windows) are recognised and read, and a note says so. Text that
+is merely damaged UTF-8 is never re-interpreted: almost any bytes are "valid" GB18030, so guessing
+there would train a model on mojibake.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, cast
+
+from luthier.errors import DataError
+
+SAMPLE = 64 << 20  # bytes looked at before the encoding is decided
+CHUNK = 1 << 20  # bytes decoded at a time
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark begins with UTF-16's
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+ASCII = re.compile("[\0-\x7f]+")
+SPOKEN = {"gb18030": "GB18030 (GBK)", "utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}
+
+
+def note(notes: list[str] | None, text: str) -> None:
+    """Say something to the user once (files are read more than once: to look, to count, to train)."""
+    if notes is not None and text not in notes:
+        notes.append(text)
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The file's bytes, unpacked when its name ends in .gz. The caller closes it."""
+    opened = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
+    return cast(IO[bytes], opened)
+
+
+def seekable(path: Path, stack: ExitStack) -> IO[bytes]:
+    """The file for formats that are read from their end; a packed one is unpacked to a temporary file first."""
+    file = stack.enter_context(open_bytes(path))
+    if not path.name.lower().endswith(".gz"):
+        return file
+    unpacked = stack.enter_context(tempfile.TemporaryFile())
+    shutil.copyfileobj(file, unpacked)
+    unpacked.seek(0)
+    return unpacked
+
+
+def blocks(path: Path, size: int = CHUNK) -> Iterator[bytes]:
+    """The file's (unpacked) bytes, `size` at a time. Raises DataError when it cannot be read."""
+    done = 0
+    try:
+        with open_bytes(path) as file:
+            while block := file.read(size):
+                done += len(block)
+                yield block
+    except EOFError as error:
+        raise DataError(
+            f"{path}: the gzip file is truncated after {done} unpacked bytes -> copy or download it again"
+        ) from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: not a sound gzip file ({error}) -> rename it if it is not packed, or pack it again"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def detect(path: Path, notes: list[str] | None = None) -> str:
+    """The name of the file's encoding, decided on its first 64 MB; a note says what was recognised.
+
+    Raises DataError naming the byte offset when the bytes are in no encoding that can be told apart.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    start, seen = b"", 0
+    for block in blocks(path):
+        if not start:
+            start = block
+            marked = next((name for mark, name in BYTE_ORDER_MARKS if block.startswith(mark)), None)
+            marked = marked or _utf16_without_mark(block)
+            if marked:
+                if marked != "utf-8-sig":
+                    note(notes, f"{path.name}: read as {SPOKEN.get(marked, marked.upper())}")
+                return marked
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(block)
+        except UnicodeDecodeError as error:
+            return _not_utf8(path, seen - pending + error.start, notes)
+        seen += len(block)
+        if seen >= SAMPLE:
+            break
+    return "utf-8"
+
+
+def _utf16_without_mark(block: bytes) -> str | None:
+    """UTF-16 text has a zero in every second byte wherever it is ASCII (braces, quotes, digits, newlines)."""
+    head = block[:4096]
+    if not head or b"\0" not in head:
+        return None
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    return "utf-16-le" if odd > 4 * even else "utf-16-be" if even > 4 * odd else None
+
+
+def _not_utf8(path: Path, offset: int, notes: list[str] | None) -> str:
+    """Tell GB18030 from damaged UTF-8 and from everything else, on text around the first offence."""
+    sample = b""
+    for block in blocks(path):
+        sample += block
+        if len(sample) > offset + 4 * CHUNK:
+            break
+    replaced = codecs.getincrementaldecoder("utf-8")("replace").decode(sample)
+    damage = replaced.count("\ufffd")
+    foreign = len(ASCII.sub("", replaced))
+    if foreign - damage > 4 * damage:  # nearly all of it is good UTF-8
+        raise DataError(
+            f"{path}: byte offset {offset}: not valid UTF-8, though the rest is"
+            " -> repair that place, or save the file again as UTF-8"
+        )
+    try:
+        text = codecs.getincrementaldecoder("gb18030")().decode(sample)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: byte offset {offset}: neither UTF-8 nor UTF-16 nor GB18030 (byte 0x{sample[error.start]:02x})"
+            " -> save the file as UTF-8"
+        ) from error
+    runs = ASCII.sub("", text)
+    # Real Chinese text keeps mostly to the characters of GB2312; Latin-1 or Big5 misread as GB18030 does not.
+    if len(runs.encode("gb2312", "ignore")) < len(runs):  # fewer than half of them (two bytes each)
+        raise DataError(
+            f"{path}: byte offset {offset}: not UTF-8, and not plausible as GB18030 -> save the file as UTF-8"
+        )
+    note(notes, f"{path.name}: read as {SPOKEN['gb18030']}; it is not UTF-8")
+    return "gb18030"
+
+
+def chunks(path: Path, notes: list[str] | None = None) -> Iterator[str]:
+    """The file's text in pieces of about 1 MB. Raises DataError naming the byte offset that cannot be decoded."""
+    name = detect(path, notes)
+    decoder = codecs.getincrementaldecoder(name)()
+    done = 0
+    for block in blocks(path):
+        pending = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(block)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: byte offset {done - pending + error.start}: not valid {name.upper()}"
+                " -> repair that place, or save the file again as UTF-8"
+            ) from error
+        done += len(block)
+        if text:
+            yield text
+    left = len(decoder.getstate()[0])
+    if left:
+        note(notes, f"{path.name}: ends in the middle of a character (byte offset {done - left})")
+
+
+def lines(path: Path, notes: list[str] | None = None) -> Iterator[str]:
+    r"""The file's lines without their ends. Only \n, \r\n (and, in a file with no \n, \r) end a line.
+
+    str.splitlines would also cut at U+2028 and others, which may stand inside a JSON string or a cell.
+    """
+    rest, old_mac = "", None
+    for chunk in chunks(path, notes):
+        if old_mac is None:
+            old_mac = "\r" in chunk and "\n" not in chunk
+        parts = (rest + (chunk.replace("\r", "\n") if old_mac else chunk)).split("\n")
+        rest = parts.pop()
+        for part in parts:
+            yield part[:-1] if part.endswith("\r") else part
+    if rest:
+        yield rest
+
+
+def whole(path: Path, notes: list[str] | None = None) -> str:
+    """The whole text of a small file (a dataset_info.json, a README)."""
+    return "".join(chunks(path, notes))

@@ -1,0 +1,267 @@
+"""JSON files -> rows: arrays, JSON Lines, concatenated objects, and an object that holds one list of rows.
+
+The reader is incremental (memory does not grow with the file) and tolerant: a broken line costs that row,
+a broken element of an array costs the rows up to the next whole one, a truncated file yields every whole
+row before the cut. Each loss is a BadRow that names the line. NaN and Infinity are read; so are literal
+line breaks and tabs inside strings, which strict JSON forbids but exporters write.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from luthier.data.sources.encoding import chunks, lines, note
+from luthier.errors import DataError
+from luthier.types import BadRow
+
+DECODER = json.JSONDecoder(strict=False)
+SKIP = re.compile(r"[\s,\ufeff]*")
+SPACE = re.compile(r"[\s\ufeff]*")
+NEXT_ROW = re.compile(r",\s*(?=\{)")
+MESSAGE_KEYS = ({"role", "content"}, {"from", "value"})
+LONGEST = 256 << 20  # characters; a row that has not ended by then never will
+CUT = "<end of file>"  # BadRow.field of a truncated file
+Item = tuple[int, Any]  # (number of the row in the file, counted from 1; its value or a BadRow)
+
+
+def read_json(path: Path, notes: list[str] | None = None) -> Iterator[Item]:
+    """Rows of a .json file. What kind of JSON it is, is decided by its first characters, not by its name."""
+    window = Window(path, notes)
+    window.fill_past_space()
+    head = window.text[window.at :]
+    if not head:
+        return
+    if head[0] == "[":
+        yield from _array(window)
+    elif head[0] != "{":
+        raise DataError(
+            f"{path}: line 1: a JSON data file begins with [ or {{, this one with {head[:20]!r}"
+            " -> write one object per row, or rename the file if it is not JSON"
+        )
+    elif _first_line_is_whole(head):
+        yield from _lines_or_container(path, notes)
+    else:
+        yield from _objects(window, notes)
+
+
+def read_jsonl(path: Path, notes: list[str] | None = None) -> Iterator[Item]:
+    """Rows of a JSON Lines file, numbered by line. A file named .jsonl that holds an array is read as one."""
+    window = Window(path, notes)
+    window.fill_past_space()
+    head = window.text[window.at :]
+    if head.startswith("["):
+        note(notes, f"{path.name}: holds a JSON array, not JSON Lines; read as an array")
+        yield from _array(window)
+    elif head and re.match(r"\{\s*\n", head):  # pretty-printed objects, one after another
+        yield from _objects(window, notes)
+    else:
+        yield from _json_lines(path, notes)
+
+
+class Window:
+    """A sliding piece of the file's text: `text[at:]` is not read yet, `line` is the line of `text[0]`."""
+
+    def __init__(self, path: Path, notes: list[str] | None) -> None:
+        self.path, self.chunks = path, chunks(path, notes)
+        self.text, self.at, self.line, self.ended = "", 0, 1, False
+
+    def fill(self) -> bool:
+        """Drop what was read and append the next chunks, as much again as is held. False at the end of the file."""
+        self.line += self.text.count("\n", 0, self.at)
+        parts = [self.text[self.at :]]
+        self.at = 0
+        wanted = max(1, len(parts[0]))
+        while wanted > 0 and not self.ended:
+            chunk = next(self.chunks, None)
+            self.ended = chunk is None
+            if chunk is not None:
+                parts.append(chunk)
+                wanted -= len(chunk)
+        grown = len(parts) > 1
+        self.text = "".join(parts)
+        return grown
+
+    def fill_past_space(self, space: re.Pattern[str] = SPACE) -> None:
+        """Move to the next character that is not space, reading on as needed."""
+        while True:
+            self.at = space.match(self.text, self.at).end()  # type: ignore[union-attr]  # it matches anything
+            if self.at < len(self.text) or not self.fill():
+                return
+
+    def line_at(self, position: int) -> int:
+        """The line (from 1) of a position in `text`."""
+        return self.line + self.text.count("\n", 0, position)
+
+
+def _array(window: Window) -> Iterator[Item]:
+    """Elements of a top-level array."""
+    number, keys = 0, frozenset[str]()
+    window.at += 1
+    while True:
+        window.fill_past_space(SKIP)
+        if window.at >= len(window.text):
+            yield number + 1, _truncated(window, "array")
+            return
+        if window.text[window.at] == "]":
+            return
+        number += 1
+        value = _element(window, "array")
+        if isinstance(value, BadRow):
+            yield number, value
+            if value.field == CUT or not _resynchronise(window, keys):
+                return
+            continue
+        if isinstance(value, dict):
+            keys = frozenset(value)
+        yield number, value
+
+
+def _element(window: Window, kind: str) -> Any:
+    """The value at the window's position, which moves past it; a BadRow (position kept) when it is broken."""
+    while True:
+        try:
+            value, window.at = DECODER.raw_decode(window.text, window.at)
+            return value
+        except json.JSONDecodeError as error:
+            if _may_be_cut(window, error, window.at):
+                if window.fill():
+                    continue
+                if not window.text.rstrip().endswith("]" if kind == "array" else "}"):
+                    return _truncated(window, kind)
+            return BadRow("", "", f"line {window.line_at(error.pos)}: not valid JSON: {error.msg}")
+        except RecursionError:
+            return BadRow("", "", f"line {window.line_at(window.at)}: nested too deeply to be a row of data")
+
+
+def _may_be_cut(window: Window, error: json.JSONDecodeError, start: int) -> bool:
+    """Whether an error may only mean that the window ends too early (16: longer than any literal)."""
+    at_the_end = error.msg.startswith("Unterminated") or error.pos >= len(window.text) - 16
+    return at_the_end and len(window.text) - start < LONGEST
+
+
+def _truncated(window: Window, kind: str) -> BadRow:
+    line = window.line_at(len(window.text.rstrip()))
+    return BadRow("", CUT, f"the file is truncated at line {line}: the JSON {kind} does not end")
+
+
+def _resynchronise(window: Window, keys: frozenset[str]) -> bool:
+    """Move to the next element that is whole and looks like the rows before; False when there is none."""
+    position = window.at + 1
+    while True:
+        found = NEXT_ROW.search(window.text, position)
+        if found is None:
+            window.at, position = (
+                max(position, len(window.text) - 256),
+                0,
+            )  # a separator may lie across the seam
+            if not window.fill():
+                return False
+            continue
+        position = found.end()
+        try:
+            value, _ = DECODER.raw_decode(window.text, position)
+        except RecursionError:
+            continue
+        except json.JSONDecodeError as error:
+            window.at = found.start()
+            if _may_be_cut(window, error, window.at) and window.fill():
+                position = 0
+            continue
+        if isinstance(value, dict) and (
+            2 * len(keys & set(value)) >= len(keys) if keys else not _is_message(value)
+        ):
+            window.at = position
+            return True
+
+
+def _first_line_is_whole(head: str) -> bool:
+    """True when the first line is a JSON object of its own, or is broken in itself rather than continued."""
+    first, newline, _ = head.partition("\n")
+    try:
+        DECODER.raw_decode(first)
+    except json.JSONDecodeError as error:
+        return (
+            bool(newline) and error.pos < len(first.rstrip()) - 1 and not error.msg.startswith("Unterminated")
+        )
+    return True
+
+
+def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Item]:
+    decode = DECODER.raw_decode
+    for number, line in enumerate(lines(path, notes), 1):
+        text = line.strip("\ufeff \t\r\n\0")
+        if not text:
+            continue
+        try:
+            value, end = decode(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            why = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+            yield number, BadRow("", "", f"line {number}: not valid JSON: {why}", text[:1000])
+            continue
+        if end != len(text):
+            value = BadRow(
+                "", "", f"line {number}: more text after the JSON object: {text[end:][:40]!r}", text[:1000]
+            )
+        yield number, value
+
+
+def _lines_or_container(path: Path, notes: list[str] | None) -> Iterator[Item]:
+    """JSON Lines, unless the file is one line whose object holds the list of rows."""
+    rows = _json_lines(path, notes)
+    first = next(rows, None)
+    second = next(rows, None)
+    if first is not None and second is None and isinstance(first[1], dict):
+        yield from _unpack(first[1], path, notes)
+        return
+    yield from (item for item in (first, second) if item is not None)
+    yield from rows
+
+
+def _objects(window: Window, notes: list[str] | None) -> Iterator[Item]:
+    """Objects spread over lines, one after another; a single one may hold the list of rows."""
+    number, first = 0, None
+    while True:
+        window.fill_past_space(SKIP)
+        if window.at >= len(window.text):
+            break
+        number += 1
+        value = _element(window, "object")
+        if isinstance(value, BadRow) and value.field != CUT:
+            raise DataError(
+                f"{window.path}: {value.reason}; what follows cannot be told apart"
+                " -> repair it, or write one object per line (.jsonl)"
+            )
+        if number == 1:
+            first = value
+            continue
+        if first is not None:
+            yield 1, first
+            first = None
+        yield number, value
+        if isinstance(value, BadRow):
+            return
+    if isinstance(first, dict):
+        yield from _unpack(first, window.path, notes)
+    elif first is not None:
+        yield 1, first
+
+
+def _unpack(value: dict[str, Any], path: Path, notes: list[str] | None) -> Iterator[Item]:
+    """The rows of a file that is one object: its only list of objects, or the object itself as the only row."""
+    lists = [
+        key for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)
+    ]
+    others = [key for key, item in value.items() if isinstance(item, str) and len(item) > 200]
+    if len(lists) == 1 and not others and not _is_message(value[lists[0]][0]) and lists[0] != "tools":
+        note(notes, f'{path.name}: one JSON object; its rows are the list under "{lists[0]}"')
+        yield from enumerate(value[lists[0]], 1)
+    else:
+        yield 1, value
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and any(keys <= set(value) for keys in MESSAGE_KEYS)
