@@ -1,4 +1,4 @@
-"""Promise 8: a run's directory holds what it takes to make it again, and says when that is no longer there."""
+"""Promise 8: a run's directory holds what it takes to make it again, and says when that has changed."""
 
 import json
 from pathlib import Path

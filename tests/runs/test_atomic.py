@@ -30,7 +30,9 @@ def test_a_link_keeps_pointing(tmp_path: Path) -> None:
 
 def test_json_of_paths_numbers_and_damaged_text(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    atomic.write_json(path, {"p": Path("x/y"), "n": np.float32(0.5), "a": np.arange(2), "s": {2, 1}, "t": "\ud800中"})
+    atomic.write_json(
+        path, {"p": Path("x/y"), "n": np.float32(0.5), "a": np.arange(2), "s": {2, 1}, "t": "\ud800中"}
+    )
     assert json.loads(path.read_bytes()) == {"p": "x/y", "n": 0.5, "a": [0, 1], "s": [1, 2], "t": "\ud800中"}
     assert "中" in path.read_text("utf-8")
 
@@ -64,7 +66,9 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
     for pid in (int(dead.stdout), os.getppid()):
         (tmp_path / f".a.tmp-{pid}-0123abcd").mkdir()
     (tmp_path / f".b.tmp-{int(dead.stdout)}-0123abcd").mkdir()

@@ -103,7 +103,9 @@ def test_continues_from_the_newest_whole_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-10" / "weights").write_text("rot")
     with Run.create(tmp_path) as run:
         assert run.resume_from == tmp_path / "checkpoint-4"
-        assert run.notes[0].startswith(f"{tmp_path / 'checkpoint-10'} is damaged and passed over: weights is not")
+        assert run.notes[0].startswith(
+            f"{tmp_path / 'checkpoint-10'} is damaged and passed over: weights is not"
+        )
         assert run.notes[1] == f"continuing from {tmp_path / 'checkpoint-4'} (step 4)"
         assert [r["current_steps"] for r in run.read_log()] == [1, 2, 3, 4]
 
@@ -121,7 +123,13 @@ def test_continues_from_a_given_checkpoint(tmp_path: Path) -> None:
 def test_overwrite_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
     with Run.create(tmp_path) as run:
         save(run, 3)
-        for name in ("adapter_model.safetensors", "all_results.json", "training_loss.png", "ledger.json", "notes.md"):
+        for name in (
+            "adapter_model.safetensors",
+            "all_results.json",
+            "training_loss.png",
+            "ledger.json",
+            "notes.md",
+        ):
             (tmp_path / name).write_text("x")
     with Run.create(tmp_path, overwrite=True) as run:
         assert run.resume_from is None
@@ -144,7 +152,11 @@ OCCUPIED = {
     "other trainer": (["trainer_log.jsonl"], "the run of another program", "overwrite_output_dir: true"),
     "hf trainer": (["checkpoint-5/optimizer.pt"], "the run of another program", "overwrite_output_dir: true"),
     "model": (["config.json", "model.safetensors"], "a model that is not a run of luthier's", "give another"),
-    "finished": (["luthier.json", "adapter_model.safetensors"], "a finished run without", "overwrite_output_dir"),
+    "finished": (
+        ["luthier.json", "adapter_model.safetensors"],
+        "a finished run without",
+        "overwrite_output_dir",
+    ),
 }
 
 
@@ -194,7 +206,9 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_again(tmp_path: Pat
 def test_checkpoints_are_not_continued_when_told_not_to(tmp_path: Path) -> None:
     with Run.create(tmp_path) as run:
         save(run, 1)
-    with pytest.raises(RunError, match="checkpoints that are not to be continued; set overwrite_output_dir: true"):
+    with pytest.raises(
+        RunError, match="checkpoints that are not to be continued; set overwrite_output_dir: true"
+    ):
         Run.create(tmp_path, resume=False)
     assert verify(tmp_path / "checkpoint-1") == []
 
@@ -213,7 +227,9 @@ def test_results_join_a_run_without_changing_its_state(tmp_path: Path) -> None:
 def test_opening_what_is_no_run(tmp_path: Path) -> None:
     with Run.create(tmp_path / "run") as run:
         folder = save(run, 1)
-    with pytest.raises(RunError, match=rf"checkpoint-1: not a run directory \(it has no luthier\.json\); use .*run"):
+    with pytest.raises(
+        RunError, match=rf"checkpoint-1: not a run directory \(it has no luthier\.json\); use .*run"
+    ):
         Run.open(folder)
     with pytest.raises(RunError, match="no such directory"):
         Run.open(tmp_path / "nowhere")
