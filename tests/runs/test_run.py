@@ -140,7 +140,7 @@ def test_overwrite_spares_what_the_run_reads(tmp_path: Path) -> None:
     with Run.create(tmp_path) as run:
         kept = save(run, 3)
     before = tree(tmp_path)
-    with pytest.raises(RunError, match="overwrite_output_dir: would delete .*checkpoint-3"):
+    with pytest.raises(RunError, match=r"overwrite_output_dir: would delete .*checkpoint-3"):
         Run.create(tmp_path, overwrite=True, resume=kept)
     with pytest.raises(RunError, match="overwrite_output_dir: would delete"):
         Run.create(tmp_path, overwrite=True, inputs=["somewhere/else", tmp_path])
@@ -228,7 +228,7 @@ def test_opening_what_is_no_run(tmp_path: Path) -> None:
     with Run.create(tmp_path / "run") as run:
         folder = save(run, 1)
     with pytest.raises(
-        RunError, match=rf"checkpoint-1: not a run directory \(it has no luthier\.json\); use .*run"
+        RunError, match=r"checkpoint-1: not a run directory \(it has no luthier\.json\); use .*run"
     ):
         Run.open(folder)
     with pytest.raises(RunError, match="no such directory"):
