@@ -19,7 +19,7 @@ help: ## show this
 install: $(STAMP) ## make .venv with the pinned versions of constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 10) and "luthier needs Python 3.10 or newer: make install PYTHON=…")'
 	$(if $(TORCH_INDEX),$(BIN)/pip install -c constraints.txt --index-url $(TORCH_INDEX) --extra-index-url https://pypi.org/simple torch)
 	$(BIN)/pip install -c constraints.txt -e ".[all,dev]"

@@ -28,7 +28,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def name(node: ast.AST) -> str:
-    """ "os.system" for the expression os.system; "" for what is no dotted name."""
+    """`os.system` for the expression os.system; nothing for what is no dotted name."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute) and (before := name(node.value)):
