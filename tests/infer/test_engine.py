@@ -1,8 +1,8 @@
 """Decoding options, and text that appears token by token."""
 
 import pytest
-import tiny
 
+import tiny
 from luthier.errors import UsageError
 from luthier.infer import engine
 from luthier.infer.engine import Generation, TextStream
@@ -11,7 +11,7 @@ from luthier.infer.hf import HFEngine
 
 def test_engines_are_found_by_name_and_unknown_ones_name_the_known() -> None:
     assert engine.find("hf") is engine.find("huggingface") is HFEngine
-    with pytest.raises(UsageError, match="'mlx'.*hf"):
+    with pytest.raises(UsageError, match=r"'mlx'.*hf"):
         engine.find("mlx")
 
 

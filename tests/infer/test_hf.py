@@ -4,10 +4,10 @@ import random
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from transformers import GenerationConfig
 
+import tiny
 from luthier.errors import ModelError
 from luthier.infer.engine import Generation
 from luthier.infer.hf import HFEngine
@@ -61,7 +61,7 @@ def test_streaming_and_several_turns_equal_generate(arch: str) -> None:
         answer = list(engine.stream(history, GREEDY))
         assert answer == by_transformers(model, history)
         history += [*answer, 2]
-    edited = history[:25] + [80, 81]
+    edited = [*history[:25], 80, 81]
     assert list(engine.stream(edited, GREEDY)) == by_transformers(model, edited)
 
 

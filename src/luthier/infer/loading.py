@@ -1,0 +1,58 @@
+"""From a Config to something that can answer: tokenizer, renderer and engine, on this machine's device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from luthier.infer import engine
+from luthier.infer.engine import Engine, Generation
+
+if TYPE_CHECKING:
+    from luthier.config import Config
+    from luthier.data.render import Renderer
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A loaded model with everything that talking to it needs. about: what was loaded, in one line."""
+
+    config: Config
+    tokenizer: Any
+    renderer: Renderer
+    engine: Engine
+    about: str
+
+    def generation(self, do_sample: bool | None = None) -> Generation:
+        """The decoding that the config asks for; `do_sample` overrides it where it is not None."""
+        return engine.generation(self.config, self.renderer.stop_ids, do_sample)
+
+
+def load(config: Config) -> Ready:
+    """Load the base, its adapters and the template of the request; nothing is trainable.
+
+    The template fails before the weights are read. Raises ModelError, TemplateError, MissingPackage.
+    """
+    from luthier.data.render import Renderer
+    from luthier.model import load as loading
+    from luthier.model import machine, methods
+
+    tokenizer = loading.tokenizer(config)
+    renderer = Renderer.of(config, tokenizer)
+    dtype = loading.dtype(config, training=False)
+    base = loading.model(config, dtype, training=False, tokenizer=tokenizer)
+    model = methods.prepare(base, config, training=False)
+    if not getattr(base, "is_quantized", False):
+        model = model.to(machine.device())
+    adapters = ", ".join(map(str, config.adapter_name_or_path)) or "none"
+    about = (
+        f"base {config.model_name_or_path} · adapter {adapters} · template {renderer.template.name}"
+        f" · {str(dtype).removeprefix('torch.')} on {machine.device()}"
+    )
+    return Ready(config, tokenizer, renderer, ready_engine(model, tokenizer, config), about)
+
+
+def ready_engine(model: Any, tokenizer: Any, config: Config) -> Engine:
+    """The engine around a loaded model. A batch size that nobody asked for is left to memory."""
+    given = config.per_device_eval_batch_size if config.is_set("per_device_eval_batch_size") else None
+    return engine.find("hf")(model, tokenizer, batch_size=given)
