@@ -84,7 +84,7 @@ class Engine:
         return float(norm)
 
     def rescales(self) -> bool:
-        """True in fp16, where an overflow is expected now and then: the scaler skips that update by itself."""
+        """True in fp16, where an overflow now and then is expected: the scaler skips that update."""
         scaler = self._accelerator.scaler
         return scaler is not None and scaler.get_scale() > 1.0
 

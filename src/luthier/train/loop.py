@@ -89,18 +89,28 @@ def _forward_backward(job: Job, flats: list[list[Flat]], index: int) -> _Done:
         try:
             return _accumulate(job, passes, index)
         except torch.OutOfMemoryError as error:
-            job.optimizer.zero_grad(set_to_none=True)
-            largest = max(sum(len(f.ids) for f in group) for group in flats)
-            if len(passes) >= len(flats):
-                worst = max(flats, key=lambda group: sum(len(f.ids) for f in group))
-                raise TrainError(
-                    f"step {index + 1}: out of memory with a single example ({worst[0].source}, {largest} tokens): "
-                    "lower cutoff_len, use quantization_bit: 4, or gradient checkpointing"
-                ) from error
-            job.budget = max(1, min(job.budget, sum(len(f.ids) for p in passes for f in p)) // 2)
-            job.notes.append(
-                f"step {index + 1}: out of memory; forward passes cut to {job.budget} tokens, step repeated"
-            )
+            failed = str(error)
+        # Outside the handler: the exception's frames would keep the failed pass's tensors alive.
+        job.optimizer.zero_grad(set_to_none=True)
+        _split_smaller(job, passes, flats, index, failed)
+
+
+def _split_smaller(
+    job: Job, passes: list[list[Flat]], flats: list[list[Flat]], index: int, failed: str
+) -> None:
+    """Halve the budget. Raises TrainError when every pass held a single example already."""
+    if len(passes) >= len(flats):
+        largest = max(flats, key=lambda group: sum(len(f.ids) for f in group))
+        size = sum(len(f.ids) for f in largest)
+        raise TrainError(
+            f"step {index + 1}: out of memory with one example a pass; the largest is {largest[0].source} with "
+            f"{size} tokens. Lower cutoff_len, train in 4 bits (quantization_bit: 4), or use gradient "
+            f"checkpointing ({failed.splitlines()[0][:200]})"
+        )
+    job.budget = max(1, min(job.budget, max(sum(len(f.ids) for f in p) for p in passes)) // 2)
+    job.notes.append(
+        f"step {index + 1}: out of memory; forward passes cut to {job.budget} tokens, step repeated"
+    )
 
 
 def _accumulate(job: Job, passes: list[list[Flat]], index: int) -> _Done:
@@ -161,7 +171,7 @@ def _rows(flats: list[Flat], most: int = 16) -> str:
 def _not_finite(what: str, value: float, index: int, flats: list[Flat]) -> str:
     return (
         f"step {index + 1}: the {what} is {value}; stopped before the update, nothing was changed. "
-        f"Rows of this pass: {_rows(flats)}. Look at these rows, or lower learning_rate, or use bf16 instead of fp16."
+        f"Rows of this pass: {_rows(flats)}. Look at them, or lower learning_rate, or use bf16 instead of fp16."
     )
 
 

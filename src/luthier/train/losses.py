@@ -17,5 +17,5 @@ def target_nll(logits: Tensor, pick: Tensor, targets: Tensor) -> Tensor:
 
 
 def weighted_sum(nll: Tensor, weight: Tensor) -> Tensor:
-    """Sum of `weight * nll` [M] -> []; the weights are the trained tokens' (1, unless a message says else)."""
+    """Sum of `weight * nll` [M] -> []; the weights are those of the trained tokens (1 by default)."""
     return (nll * weight).sum()

@@ -12,7 +12,7 @@ from luthier.data.batch import Batch
 
 
 def attach(model: nn.Module, alpha: float) -> Callable[[Batch], None]:
-    """Add noise of `alpha / sqrt(L x d)` to the input embeddings; returns the hook that tells L of each batch.
+    """Add noise of `alpha / sqrt(L x d)` to the input embeddings; returns what tells it L of each batch.
 
     L is the mean length of the batch's sequences: a row has no padded length, and a prefix that several
     sequences share is one place with one noise.

@@ -52,13 +52,13 @@ class Progress:
 
 @dataclass
 class Session:
-    """A training run in progress. `save_weights(directory, final)` writes the model in its method's form."""
+    """A training run in progress. `save_weights(directory)` writes the model in its method's form."""
 
     config: Config
     run: Run
     job: Job
     evals: Mapping[str, Corpus]
-    save_weights: Callable[[Path, bool], None]
+    save_weights: Callable[[Path], None]
     save_moments: Callable[[Path], None]
     say: Callable[[str], None]
     draw: Callable[[Mapping[str, Any]], None]
@@ -73,7 +73,7 @@ class Session:
 
 
 def due(session: Session, strategy: str, every: float | None) -> bool:
-    """Whether an action is due after this step: each `every` steps (below 1: a share of all), or each epoch."""
+    """Whether an action is due now: each `every` steps (below 1: a share of all), or each epoch."""
     step = session.progress.global_step
     if strategy == "epoch":
         return step % session.job.plan.steps_per_epoch == 0 or step == session.total
@@ -155,7 +155,7 @@ def evaluate_step(session: Session) -> None:
 
 
 def run_evaluation(session: Session) -> dict[str, float]:
-    """Loss on every evaluation set, under LLaMA-Factory's names; each set under its own name if there are several."""
+    """Loss on every evaluation set, with LLaMA-Factory's names; several sets each under their own."""
     out: dict[str, float] = {}
     for name, corpus in session.evals.items():
         began = time.perf_counter()
@@ -214,7 +214,7 @@ def save(session: Session) -> None:
     if session.saved == progress.global_step or not session.job.engine.is_main:
         return
     with run.checkpoint(progress.global_step) as folder:
-        session.save_weights(folder, False)
+        session.save_weights(folder)
         if not session.config.save_only_model:
             session.save_moments(folder)
         state = {

@@ -43,7 +43,7 @@ def write_state(session: Session) -> None:
 
 
 def plot(run: Run, history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """training_loss.png and training_eval_loss.png; returns the names written. Needs matplotlib (extra `plot`)."""
+    """training_loss.png and training_eval_loss.png; the names written, [] without matplotlib."""
     if find_spec("matplotlib") is None:
         return []
     return [name for key in ("loss", "eval_loss") if (name := _draw(run.path, history, key))]

@@ -1,10 +1,10 @@
-"""`luthier train`: from a configuration to a finished run directory. Sets the table; the loop does the work."""
+"""`luthier train`: from a configuration to a finished run directory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from luthier.data.formats import write_rejected
 from luthier.data.prepare import REJECTED, Prepared, prepare
 from luthier.data.render import Renderer
 from luthier.errors import ConfigError
-from luthier.model import attention, methods
+from luthier.model import attention, locate, methods
 from luthier.model import load as loading
 from luthier.model import machine as machines
-from luthier.runs import Run
+from luthier.runs import Run, compare, manifest
 from luthier.train import checkpoint, memory, noise, observe, optim, results, signals
 from luthier.train.engine import Engine
 from luthier.train.loop import Job, steps
@@ -151,15 +151,12 @@ def _session(setup: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Mo
         before_forward=before,
     )
 
-    def save_weights(folder: Path, final: bool) -> None:
-        methods.save(engine.unwrap(wrapped), folder, config)
-
     session = observe.Session(
         config=config,
         run=run,
         job=job,
         evals=setup.prepared.evals,
-        save_weights=save_weights,
+        save_weights=lambda folder: methods.save(engine.unwrap(wrapped), folder, config),
         save_moments=lambda folder: checkpoint.save_optimizer(optimizer, model, folder),
         say=setup.screen.say,
         draw=setup.screen.draw,
@@ -172,7 +169,7 @@ def _session(setup: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Mo
 
 
 def plan_of(config: Config, prepared: Prepared, world: int) -> planning.Plan:
-    """The plan of a run; packing (not in pre-training, whose blocks are full) makes bins of `cutoff_len` tokens."""
+    """The plan of a run. Packing makes bins of `cutoff_len` tokens; blocks of pre-training are full already."""
     if prepared.train is None:
         return planning.Plan(1, 1, 0, max_steps=1)
     lengths = prepared.train.lengths
@@ -207,16 +204,25 @@ def _budget(setup: Setup, model: torch.nn.Module, trained: int) -> int:
 
 
 def _confirm(setup: Setup) -> None:
-    """On resume, name every changed setting; what changes the mathematics must be confirmed."""
+    """Write what the run is made of; on resume, name every change, and have those that matter confirmed."""
     config, run = setup.config, setup.run
-    manifest = manifests.build(config, setup.prepared.files, setup.renderer.template.text, setup.tokenizer)
+    base = Path(locate.model(str(config.model_name_or_path), config))
+    folder = base if base.is_dir() else None
+    new = manifest.build(
+        config.as_dict(),
+        data_files=list(setup.prepared.files),
+        template_text=setup.renderer.template.text,
+        tokenizer_dir=folder,
+        base_dir=folder,
+        machine=asdict(setup.machine),
+    )
     if run.resume_from is not None:
-        found = compare.changes(run, config.as_dict(), manifest)
-        for change in found:
-            setup.screen.say(f"changed since the checkpoint: {change}")
-        compare.refuse(found, confirmed=config.confirm_changes)
+        old_config, old = run.read_json("config.resolved.json"), run.read_json("manifest.json")
+        found = compare.all_changes(old_config, config.as_dict(), old, new)
+        for line in compare.confirm(found, config.confirm_changes):
+            setup.screen.say(line)
     run.write_config(config_text(config), config.as_dict())
-    run.write_json("manifest.json", manifest)
+    run.write_json("manifest.json", new)
     run.write_marker(
         stage=config.stage,
         finetuning_type=config.finetuning_type,
@@ -236,7 +242,7 @@ def config_text(config: Config) -> str:
 
 def _train(session: observe.Session, setup: Setup, model: torch.nn.Module) -> None:
     """Run the loop under observation, then write the final weights and the results."""
-    config, run, job = setup.config, setup.run, session.job
+    config, job = setup.config, session.job
     job.engine.start_tracking(config.project or "luthier", config.as_dict())
     done = session.progress.global_step
     setup.screen.start(job.plan.total_steps, done)
@@ -254,13 +260,13 @@ def _train(session: observe.Session, setup: Setup, model: torch.nn.Module) -> No
                 setup.screen.say(f"stopped early: {session.stop}")
                 break
     if config.load_best_model_at_end:
-        _take_best(session, setup, model)
+        _take_best(session, setup)
     if job.engine.is_main:
         _finish(session, setup, methods.trainable_parameters(model)[1])
     job.engine.end()
 
 
-def _take_best(session: observe.Session, setup: Setup, model: torch.nn.Module) -> None:
+def _take_best(session: observe.Session, setup: Setup) -> None:
     best = session.progress.best_global_step
     folder = setup.run.path / f"checkpoint-{best}"
     if best is None or best == session.progress.global_step or not folder.is_dir():
@@ -271,7 +277,7 @@ def _take_best(session: observe.Session, setup: Setup, model: torch.nn.Module) -
 
 def _finish(session: observe.Session, setup: Setup, parameters: int) -> None:
     config, run = setup.config, setup.run
-    session.save_weights(run.path, True)
+    session.save_weights(run.path)
     setup.tokenizer.chat_template = setup.renderer.template.text
     setup.tokenizer.save_pretrained(run.path)
     metrics = results.train_results(session, parameters)
