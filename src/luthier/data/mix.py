@@ -51,7 +51,8 @@ def _checked(probabilities: Sequence[float], sets: int) -> npt.NDArray[np.float6
     values = np.asarray(probabilities, dtype=np.float64)
     if len(values) != sets or (values <= 0).any() or not math.isclose(values.sum(), 1.0, abs_tol=1e-6):
         raise DataError(
-            f"interleave_probs: {list(probabilities)} -> write {sets} positive numbers (one per data set) with sum 1"
+            f"interleave_probs: {list(probabilities)}"
+            f" -> write {sets} positive numbers, one per data set, with sum 1"
         )
     normal: npt.NDArray[np.float64] = values / values.sum()
     return normal
@@ -70,7 +71,7 @@ def _in_turns(sizes: npt.NDArray[np.int64], strategy: str) -> Indices:
 def _drawn(
     sizes: npt.NDArray[np.int64], strategy: str, probabilities: npt.NDArray[np.float64], seed: int
 ) -> Indices:
-    """Data sets drawn one by one until the strategy's end: the draw that uses up the first (or the last) of them."""
+    """Data sets drawn one by one, up to the draw that uses up the first (or the last) of them."""
     generator = np.random.Generator(np.random.PCG64(seed))
     used = np.zeros(len(sizes), dtype=np.int64)
     which_parts, row_parts = [], []

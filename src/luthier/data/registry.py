@@ -13,13 +13,12 @@ from typing import Any, Literal
 from luthier.data import formats, sources
 from luthier.data.formats.fields import parse_json
 from luthier.data.sources.encoding import whole
-from luthier.data.spec import COLUMNS, OPENAI_COLUMNS, OPENAI_TAGS, TAGS, DatasetSpec
+from luthier.data.spec import COLUMNS, INFO, OPENAI_COLUMNS, OPENAI_TAGS, TAGS, DatasetSpec
 from luthier.errors import DataError
 from luthier.types import Problem
 
 __all__ = ["DatasetSpec", "specs"]
 
-INFO = "dataset_info.json"
 LOOK_AT = 100  # rows read to recognise a format and to see what would stay unread
 PLACES = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 OTHER_KEYS = (
@@ -124,7 +123,7 @@ def _one(
 
 
 def _hub_name(name: str, info: dict[str, Any] | None) -> tuple[Literal["hf", "ms"], str] | None:
-    """(hub, repository) when the name means a hub's data set: said so, or "org/name" that is no place here."""
+    """(hub, repository) of a hub's data set: one that says so, or "org/name" that is no place here."""
     default: Literal["hf", "ms"] = "ms" if _prefers_modelscope() else "hf"
     if info is None:
         return default, name
@@ -194,7 +193,7 @@ def _listed(name: str, entry: dict[str, Any], dataset_dir: str) -> DatasetSpec:
 def _names(
     given: Mapping[str, Any] | None, keys: Mapping[str, str | None], defaults: Mapping[str, str | None]
 ) -> dict[str, str | None]:
-    """Names for all keys: the defaults when nothing is given, else only what is given (the rest is not read)."""
+    """Names for all keys: the defaults when nothing is given, else what is given and None."""
     return dict(defaults) if given is None else {key: given.get(key) for key in keys}
 
 
@@ -246,7 +245,7 @@ def _strange_keys(name: str, entry: Mapping[str, Any]) -> list[str]:
 def _looked_at(spec: DatasetSpec, stage: str | None) -> DatasetSpec:
     """The spec after a look at its first rows."""
     notes: list[str] = []
-    rows = list(islice(sources.read(spec, LOOK_AT, notes), LOOK_AT))
+    rows = list(islice(sources.read(spec, notes, limit=LOOK_AT), LOOK_AT))
     return formats.settle(replace(spec, notes=(*spec.notes, *notes)), rows, stage)
 
 

@@ -1,13 +1,14 @@
-"""What is known about a data set before its rows are read: where it is and what its columns and roles are called."""
+"""What is known about a data set before it is read: where it is, and its columns' and roles' names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from luthier.types import Role
 
+INFO = "dataset_info.json"
 # Column and role names that LLaMA-Factory assumes where dataset_info.json says nothing.
 COLUMNS: dict[str, str | None] = {
     "prompt": "instruction",
@@ -83,3 +84,9 @@ class DatasetSpec:
     cache_dir: str | None = None
     token: str | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What decides the examples that its files give, for hashing and for a run's manifest."""
+        keys = ("name", "where", "location", "formatting", "ranking", "subset", "split", "folder")
+        named = {"columns": dict(self.columns), "tags": dict(self.tags)}
+        return {key: getattr(self, key) for key in keys} | named

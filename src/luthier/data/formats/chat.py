@@ -34,7 +34,7 @@ def convert(fields: Fields) -> Example:
 
 
 def _with_system(fields: Fields, messages: list[Message]) -> list[Message]:
-    """The messages, with the system column's text first when they do not bring a system message of their own."""
+    """The messages; the system column's text stands first when they bring no system message themselves."""
     if messages[0].role == "system":
         return messages if messages[0].content else messages[1:]
     system = fields.column_text("system")

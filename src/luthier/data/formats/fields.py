@@ -18,7 +18,7 @@ PROMPT_ONLY = frozenset({"ppo", "grpo", "predict"})  # stages that need no answe
 
 
 class RowProblem(Exception):
-    """A row cannot become an Example. `field` is where in the row, `reason` why; the caller counts it as a BadRow."""
+    """A row cannot become an Example: where in the row, and why. The caller counts it as a BadRow."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}" if field else reason)
@@ -27,7 +27,7 @@ class RowProblem(Exception):
 
 @dataclass(slots=True)
 class Fields:
-    """A row seen through its data set's column names. `tally` counts what was converted rather than rejected."""
+    """A row seen through its data set's column names; `tally` counts what was converted, not rejected."""
 
     data: Mapping[str, Any]
     spec: DatasetSpec
@@ -45,7 +45,7 @@ class Fields:
         return None if name is None else self.data.get(name)
 
     def need(self, key: str) -> Any:
-        """The column's value. Raises RowProblem when the data set does not name it or the row does not have it."""
+        """The column's value. Raises RowProblem when the data set names none or the row lacks it."""
         name = self.spec.columns.get(key)
         if name is None:
             raise RowProblem(

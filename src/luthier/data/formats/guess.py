@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from luthier.data.spec import COLUMNS, OPENAI_TAGS, TAG_ROLES, TAGS, DatasetSpec
+from luthier.data.spec import COLUMNS, INFO, OPENAI_TAGS, TAG_ROLES, TAGS, DatasetSpec
 from luthier.errors import DataError
 from luthier.types import BadRow, Row
 
@@ -153,7 +153,7 @@ def _is_conversation(value: Any) -> bool:
 
 
 def _messages(rows: Iterable[Mapping[str, Any]], column: str) -> list[Mapping[str, Any]]:
-    """All messages of a column, from lists or from JSON text; what is neither is left for the reader to reject."""
+    """All messages of a column, from lists or JSON text; what is neither, the reader will reject."""
     import json
 
     found: list[Mapping[str, Any]] = []
@@ -197,26 +197,20 @@ def _unread_columns(spec: DatasetSpec, data: Sequence[Mapping[str, Any]]) -> lis
     present = {key for row in data for key, value in row.items() if value not in (None, "", [])}
     every = {key for row in data for key in row}
     used = {name for name in spec.columns.values() if name}
-    keys = ("system", "tools") if spec.formatting in ("sharegpt", "openai") else tuple(DEFAULT_NAMES)
+    plain = spec.formatting == "alpaca" and not spec.ranking
     notes = []
-    for key in (
-        keys
-        if spec.formatting in ("alpaca", "sharegpt", "openai") and not spec.ranking
-        else ("system", "tools")
-    ):
+    for key in tuple(DEFAULT_NAMES) if plain else ("system", "tools"):
         name = DEFAULT_NAMES[key]
         if not spec.columns.get(key) and name in present and name not in used:
             notes.append(
-                f'{spec.name}: the column "{name}" is in the rows and is not read: dataset_info.json does not list it'
+                f'{spec.name}: the rows have a column "{name}" which is not read, since {INFO} does not list it'
                 f' -> add "{key}": "{name}" to "columns" (list every column there) if it should be'
             )
     for key, wanted in spec.columns.items():
         if "columns" in spec.listed and wanted and wanted not in every:
             near = difflib.get_close_matches(wanted, [str(name) for name in every], 1, 0.6)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            notes.append(
-                f'{spec.name}: no row has the column "{wanted}" that dataset_info.json names for {key}{hint}'
-            )
+            notes.append(f'{spec.name}: no row has the column "{wanted}" that {INFO} names for {key}{hint}')
     return notes
 
 
@@ -234,7 +228,7 @@ def _unread_roles(spec: DatasetSpec, data: Sequence[Mapping[str, Any]]) -> list[
         )
         if tag:
             notes.append(
-                f'{spec.name}: rows have the role "{name}", and "tags" of dataset_info.json leaves out {tag}:'
+                f'{spec.name}: rows have the role "{name}", and "tags" of {INFO} leaves out {tag}:'
                 f' such rows are rejected -> add "{tag}": "{name}"'
             )
     return notes

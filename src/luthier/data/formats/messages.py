@@ -105,7 +105,7 @@ def _content(fields: Fields, value: Any, where: str) -> str:
 
 
 def _weight(message: Mapping[str, Any], where: str, default: float) -> float:
-    """How strongly the model learns to write this message: its own weight (or loss, train) before the default."""
+    """How strongly the model learns to write this message: its own weight, else the default."""
     for key in WEIGHT_KEYS:
         value = message.get(key)
         if value is None:

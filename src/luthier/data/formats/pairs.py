@@ -12,7 +12,7 @@ from luthier.types import Message
 
 
 def endings(fields: Fields, trunk: list[Message]) -> tuple[list[tuple[Message, ...]], list[Message]]:
-    """(chosen, rejected) and the trunk they follow. Endings that repeat the prompt are cut to what follows it.
+    """(chosen, rejected) and the trunk they follow; endings that repeat the prompt are cut to what follows.
 
     Raises RowProblem when an ending is missing, empty, not the assistant's, or both are the same.
     """
@@ -42,7 +42,7 @@ def _ending(fields: Fields, key: str) -> list[Message]:
 
 
 def _tags(fields: Fields, messages: list[Any]) -> dict[str, str | None]:
-    """Role names of endings beside an alpaca prompt, where no tags are declared: told by the messages' keys."""
+    """Role names of endings; beside an alpaca prompt, where tags mean nothing, told by the messages' keys."""
     first = messages[0]
     plain = fields.spec.formatting == "alpaca" and isinstance(first, dict) and "role" in first
     return dict(OPENAI_TAGS if plain else fields.spec.tags)

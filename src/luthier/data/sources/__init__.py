@@ -70,12 +70,12 @@ def is_data(path: Path) -> bool:
 
 
 def read(
-    spec: DatasetSpec, limit: int | None = None, notes: list[str] | None = None
+    spec: DatasetSpec, notes: list[str] | None = None, *, limit: int | None = None
 ) -> Iterator[Row | BadRow]:
     """The data set's rows in file order; a row that cannot be read comes as a BadRow in its place.
 
-    limit: stop after so many. notes: receives what the user should hear (an encoding recognised, a sheet
-    not read), each once. Raises DataError for a missing, empty, undecodable or unknown file.
+    notes: receives what the user should hear (an encoding recognised, a sheet not read), each once.
+    limit: stop after so many. Raises DataError for a missing, empty, undecodable or unknown file.
     """
     rows = (row for path in files(spec, notes) for row in _read_file(path, _shown(path, spec), notes))
     return rows if limit is None else islice(rows, limit)

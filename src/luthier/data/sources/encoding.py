@@ -42,12 +42,13 @@ def note(notes: list[str] | None, text: str) -> None:
 
 def open_bytes(path: Path) -> IO[bytes]:
     """The file's bytes, unpacked when its name ends in .gz. The caller closes it."""
-    opened = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
-    return cast(IO[bytes], opened)
+    if path.name.lower().endswith(".gz"):
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    return path.open("rb")
 
 
 def seekable(path: Path, stack: ExitStack) -> IO[bytes]:
-    """The file for formats that are read from their end; a packed one is unpacked to a temporary file first."""
+    """The file, for formats read from their end; a packed one is unpacked to a temporary file first."""
     file = stack.enter_context(open_bytes(path))
     if not path.name.lower().endswith(".gz"):
         return file
@@ -132,8 +133,8 @@ def _not_utf8(path: Path, offset: int, notes: list[str] | None) -> str:
         text = codecs.getincrementaldecoder("gb18030")().decode(sample)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: byte offset {offset}: neither UTF-8 nor UTF-16 nor GB18030 (byte 0x{sample[error.start]:02x})"
-            " -> save the file as UTF-8"
+            f"{path}: byte offset {offset}: neither UTF-8 nor UTF-16 nor GB18030"
+            f" (byte 0x{sample[error.start]:02x}) -> save the file as UTF-8"
         ) from error
     runs = ASCII.sub("", text)
     # Real Chinese text keeps mostly to the characters of GB2312; Latin-1 or Big5 misread as GB18030 does not.
@@ -146,7 +147,7 @@ def _not_utf8(path: Path, offset: int, notes: list[str] | None) -> str:
 
 
 def chunks(path: Path, notes: list[str] | None = None) -> Iterator[str]:
-    """The file's text in pieces of about 1 MB. Raises DataError naming the byte offset that cannot be decoded."""
+    """The file's text in pieces of about 1 MB. Raises DataError naming the first bad byte's offset."""
     name = detect(path, notes)
     decoder = codecs.getincrementaldecoder(name)()
     done = 0

@@ -24,7 +24,7 @@ SPLITS = {
 
 
 def fetch(spec: DatasetSpec, notes: list[str] | None = None) -> list[Path]:
-    """The files of a hub's data set, downloaded where they are not in the cache. Raises DataError, MissingPackage."""
+    """The files of a hub's data set, from the cache or downloaded. Raises DataError, MissingPackage."""
     from luthier.data.sources import READERS
 
     if re.search(r"[\[\]+%]", spec.split):
@@ -49,7 +49,7 @@ def fetch(spec: DatasetSpec, notes: list[str] | None = None) -> list[Path]:
 
 
 def download(spec: DatasetSpec, allow: list[str]) -> Path:
-    """The local folder of a hub's data set, holding at least its files that match the globs. Raises DataError."""
+    """The local folder of a hub's data set with (at least) the files that match the globs."""
     return (_from_modelscope if spec.where == "ms" else _from_hugging_face)(spec, allow)
 
 
@@ -125,12 +125,14 @@ def _patterns(configs: list[dict[str, Any]], spec: DatasetSpec) -> list[str]:
     first = next((config for config in configs if config.get("default")), named.get("default", configs[0]))
     if spec.subset and spec.subset not in named:
         raise DataError(
-            f'{spec.name}: {spec.location} has no subset "{spec.subset}" -> use one of {", ".join(sorted(named))}'
+            f'{spec.name}: {spec.location} has no subset "{spec.subset}"'
+            f" -> use one of {', '.join(sorted(named))}"
         )
     by_split = _by_split((named[spec.subset] if spec.subset else first)["data_files"])
     if spec.split not in by_split:
         raise DataError(
-            f'{spec.name}: {spec.location} has no split "{spec.split}" -> use one of {", ".join(sorted(by_split))}'
+            f'{spec.name}: {spec.location} has no split "{spec.split}"'
+            f" -> use one of {', '.join(sorted(by_split))}"
         )
     return by_split[spec.split]
 
@@ -165,8 +167,11 @@ def _from_hugging_face(spec: DatasetSpec, allow: list[str]) -> Path:
                 "unset HF_HUB_OFFLINE",
             )
         else:
-            why = f"it could not be fetched from {constants.ENDPOINT} ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
-            instead = "check the name; set HF_ENDPOINT to a mirror (https://hf-mirror.com), HF_TOKEN if it is private"
+            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+            why = f"it could not be fetched from {constants.ENDPOINT} ({cause})"
+            instead = (
+                "check the name; set HF_ENDPOINT to a mirror (https://hf-mirror.com), HF_TOKEN if private"
+            )
         raise DataError(
             f"{spec.name}: {spec.location}: {why} -> {instead}; or download the files and give their path:"
             f" hf download --repo-type dataset {spec.location} --local-dir DIR"

@@ -70,7 +70,7 @@ class Window:
         self.text, self.at, self.line, self.ended = "", 0, 1, False
 
     def fill(self) -> bool:
-        """Drop what was read and append the next chunks, as much again as is held. False at the end of the file."""
+        """Drop what was read, and append as much again as is held. False at the end of the file."""
         self.line += self.text.count("\n", 0, self.at)
         parts = [self.text[self.at :]]
         self.at = 0
@@ -251,7 +251,7 @@ def _objects(window: Window, notes: list[str] | None) -> Iterator[Item]:
 
 
 def _unpack(value: dict[str, Any], path: Path, notes: list[str] | None) -> Iterator[Item]:
-    """The rows of a file that is one object: its only list of objects, or the object itself as the only row."""
+    """The rows of a file that is one object: its only list of objects, or itself as the only row."""
     lists = [
         key for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)
     ]

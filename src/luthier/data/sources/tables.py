@@ -20,7 +20,7 @@ LONGEST_CELL = 1 << 30  # csv's own limit (128 kB) is less than one long documen
 
 
 def read_csv(path: Path, notes: list[str] | None = None) -> Iterator[Item]:
-    """Rows of a CSV file with a header; numbered without the header. The delimiter is seen from the header."""
+    """Rows of a CSV file with a header, which is not counted and shows what the delimiter is."""
     source = lines(path, notes)
     first = next(source, None)
     if first is None:
@@ -57,7 +57,7 @@ def _csv_rows(path: Path, header_line: str, source: Iterator[str], delimiter: st
         except csv.Error as error:
             if "unexpected end" in str(error):
                 raise DataError(
-                    f"{path}: line {began}: a quote is opened and never closed: the rest of the file would be one cell"
+                    f"{path}: line {began}: a quote is opened and never closed, so the rest is one cell"
                     ' -> close it, or write a quote inside a cell twice ("")'
                 ) from error
             number += 1
@@ -77,7 +77,7 @@ def _csv_rows(path: Path, header_line: str, source: Iterator[str], delimiter: st
 
 
 def _header(path: Path, cells: Sequence[Any]) -> list[str]:
-    """Column names of a table, stripped; an unnamed column gets a name from its place. Duplicates are an error."""
+    """Column names of a table; an unnamed column gets a name from its place. Raises DataError for doubles."""
     names = ["" if cell is None else str(cell).strip() for cell in cells]
     while names and not names[-1]:
         names.pop()  # spreadsheets keep empty columns at the right
@@ -112,12 +112,12 @@ def read_xlsx(path: Path, notes: list[str] | None = None) -> Iterator[Item]:
                 others = ", ".join(sheet.title for sheet in book.worksheets[1:])
                 note(
                     notes,
-                    f'{path.name}: read from its first sheet "{book.worksheets[0].title}"; not read: {others}',
+                    f'{path.name}: its first sheet "{book.worksheets[0].title}" is read; not read: {others}',
                 )
             yield from _sheet_rows(path, book.worksheets[0].iter_rows(values_only=True))
     except (zipfile.BadZipFile, KeyError, OSError, EOFError, IndexError) as error:
         raise DataError(
-            f"{path}: not a sound Excel workbook ({error}) -> open it and save it as .xlsx, or as CSV in UTF-8"
+            f"{path}: not a sound Excel workbook ({error}) -> save it again as .xlsx, or as CSV in UTF-8"
         ) from error
 
 
