@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from luthier.errors import ModelError
 from luthier.model import locate, machine, quantize, vocabulary
@@ -143,7 +144,7 @@ def _read(name: str, architecture: PretrainedConfig, config: Config, dtype: torc
         found, report = AutoModelForCausalLM.from_pretrained(
             name, config=architecture, use_safetensors=True, output_loading_info=True, **options
         )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise locate.explain(name, error) from error
     missing = sorted(report["missing_keys"])
     if missing:
