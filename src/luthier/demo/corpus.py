@@ -27,7 +27,7 @@ class _Source:
 
 def documents(seed: int = 0, count: int = DOCUMENTS) -> list[str]:
     """`count` documents of 20 to 400 characters; a pure function of the arguments."""
-    texts = table("corpus.yaml")
+    texts = {**table("corpus.yaml"), "dialogues": table("dialogues.yaml")}
     shop = table("slots.yaml")
     slots = {language: {**texts["slots"], **shop[language]} for language in LANGUAGES}
     source = _Source(texts, slots, random.Random(f"{seed} corpus"))
@@ -77,6 +77,18 @@ def _conversation(source: _Source, language: str) -> str:
     return chat(*turns)
 
 
+def _dialogue(source: _Source, language: str) -> str:
+    group = source.rng.choice(source.texts["dialogues"][language])
+    values: dict[str, Any] = {}
+    question, answer = (
+        expand(source.rng.choice(group[part]), source.slots[language], source.rng, values)
+        for part in ("asks", "replies")
+    )
+    opening, ending = (source.rng.choice(source.texts[part][language]) for part in ("openings", "endings"))
+    question = opening + question + ending
+    return chat((_capital(question) if source.rng.random() < 0.5 else question, _capital(answer)))
+
+
 def _sum(rng: random.Random, language: str) -> tuple[str, str]:
     a, b = rng.randint(0, 20), rng.randint(0, 20)
     if rng.random() < 0.5:
@@ -93,5 +105,6 @@ def _capital(text: str) -> str:
 _KINDS: tuple[tuple[Callable[[_Source, str], str], int], ...] = (
     (_prose, 3),
     (_service, 4),
-    (_conversation, 6),
+    (_conversation, 5),
+    (_dialogue, 8),
 )

@@ -1,0 +1,138 @@
+"""The demo's data, pre-training text and tokenizer, as a newcomer and the model get them."""
+
+import json
+import random
+from collections import Counter
+
+import pytest
+
+from luthier.demo import corpus, grammar, task, tokenizer
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return task.rows()
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return corpus.documents()
+
+
+@pytest.fixture(scope="module")
+def small_tokenizer(documents, tmp_path_factory):
+    from transformers import AutoTokenizer
+
+    directory = tokenizer.train(documents[:2000], tmp_path_factory.mktemp("tokenizer"))
+    return AutoTokenizer.from_pretrained(directory)
+
+
+def plain(text):
+    """A request without case, punctuation and spaces."""
+    return "".join(c for c in text.lower() if c.isalnum())
+
+
+def test_size_and_balance(sets):
+    assert {name: len(rows) for name, rows in sets.items()} == {
+        "identity": 94,
+        "intent": 1344,
+        "intent_eval": 320,
+    }
+    assert set(Counter(row["output"] for row in sets["intent"]).values()) == {84}
+    assert set(Counter(row["output"] for row in sets["intent_eval"]).values()) == {20}
+    assert len(task.labels()) == 16
+
+
+def test_both_languages_share_the_labels():
+    zh, en = (grammar.table(f"intents.{language}.yaml")["intents"] for language in ("zh", "en"))
+    assert list(zh) == list(en) == task.labels()
+
+
+def test_training_rows_are_distinct(sets):
+    questions = [row["instruction"] for row in sets["identity"] + sets["intent"]]
+    assert len(set(questions)) == len(questions) == 1438
+
+
+def test_held_out_rows_have_wordings_of_their_own(sets):
+    trained = "\n".join(plain(row["instruction"]) for row in sets["intent"])
+    for language in ("zh", "en"):
+        for templates in grammar.table(f"intents.{language}.yaml")["intents"].values():
+            assert not set(templates["train"]) & set(templates["eval"])
+    assert not [row for row in sets["intent_eval"] if plain(row["instruction"]) in trained]
+
+
+def test_no_template_marks_are_left(sets, documents):
+    texts = [row["instruction"] + row["output"] for rows in sets.values() for row in rows] + documents
+    assert not [
+        text
+        for text in texts
+        if set(text.replace("<|im_start|>", "").replace("<|im_end|>", "")) & set("<>|()#")
+    ]
+
+
+def test_same_seed_same_rows_other_seed_other_rows(sets):
+    assert task.rows(0) == sets
+    assert task.rows(1)["intent"] != sets["intent"]
+
+
+def test_written_as_a_user_would(sets, tmp_path):
+    task.write(tmp_path)
+    info = json.loads((tmp_path / "dataset_info.json").read_text(encoding="utf-8"))
+    assert info == {name: {"file_name": f"{name}.json"} for name in ("identity", "intent", "intent_eval")}
+    assert json.loads((tmp_path / "intent.json").read_text(encoding="utf-8")) == sets["intent"]
+    assert set(sets["intent"][0]) == {"instruction", "input", "output"}
+
+
+def test_corpus_is_deterministic_and_of_the_right_size(documents):
+    assert corpus.documents() == documents
+    assert 1_000_000 < sum(len(text.encode()) for text in documents) < 3_000_000
+
+
+def test_corpus_holds_no_request_and_never_answers_with_an_intent(sets, documents):
+    asked, answered = set(), set()
+    for text in documents:
+        for turn in text.split("<|im_end|>\n"):
+            role, _, content = turn.removeprefix("<|im_start|>").partition("\n")
+            (answered if role == "assistant" else asked).add(content)
+    assert not answered & set(task.labels())
+    requests = {plain(row["instruction"]) for row in sets["intent_eval"]}
+    assert not requests & {plain(text) for text in asked | set(documents)}
+
+
+def test_slots_keep_their_value_from_question_to_answer():
+    slots = {"city": ["A", "B"], "order": ["##"], "thing": [{"zh": "猫", "en": "cat"}]}
+    rng, values = random.Random(0), {}
+    question = grammar.expand("<city> <city#2> <order> <thing.zh>", slots, rng, values)
+    assert grammar.expand("<city> <city#2> <order>", slots, rng, values) + " 猫" == question
+    assert sorted(question.split()[:2]) == ["A", "B"]
+    assert grammar.expand("<thing.en>", slots, rng, values) == "cat"
+
+
+def test_alternatives_articles_and_spaces():
+    rng = random.Random(0)
+    assert {grammar.expand("a (x|(y|z)|)", {}, rng) for _ in range(99)} == {"a x", "a y", "a z", "a"}
+    assert grammar.expand("a <w> (|)is a <w>", {"w": ["apple"]}, rng) == "an apple is an apple"
+    with pytest.raises(ValueError, match="unbalanced"):
+        grammar.expand("(a|b", {}, rng)
+
+
+@pytest.mark.parametrize(
+    "text", ["你好，LT0423 到了吗？", "a  b\n\nc\t", "日本語 ёж 🎻 \u3000", "I'M here, don't 12345"]
+)
+def test_tokenizer_gives_back_any_text(small_tokenizer, text):
+    assert small_tokenizer.decode(small_tokenizer(text)["input_ids"]) == text
+
+
+def test_no_token_joins_two_chinese_characters(small_tokenizer):
+    decoded = [small_tokenizer.decode([token]) for token in range(len(small_tokenizer))]
+    assert max(sum("\u4e00" <= c <= "\u9fff" for c in text) for text in decoded) == 1
+
+
+def test_chat_template_is_what_the_base_was_pre_trained_on(small_tokenizer):
+    messages = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "您好"}]
+    text = small_tokenizer.apply_chat_template(messages, tokenize=False)
+    assert text == corpus.chat(("你好", "您好"))
+    assert small_tokenizer.eos_token == "<|im_end|>"
+    assert small_tokenizer.pad_token == "<|endoftext|>"
+    ids = small_tokenizer(text)["input_ids"]
+    assert small_tokenizer.convert_ids_to_tokens(ids)[0] == "<|im_start|>"
