@@ -79,7 +79,9 @@ def _rename(loaded: Loaded, row: compat.Row, value: Any, where: str, raw: str | 
         value, raw = [*(old if isinstance(old, list) else str(old).split(",")), value], None
         value = [v for v in value if v != "none"]
     elif old is not None and str(old).lower() != str(value).lower():
-        loaded.add(where, f"`{row.name}` and `{row.to}` are the same key with two values", f"`{row.to}` alone")
+        loaded.add(
+            where, f"`{row.name}` and `{row.to}` are the same key with two values", f"`{row.to}` alone"
+        )
         return
     loaded.values[row.to], loaded.where[row.to] = value, where
     loaded.raw.pop(row.to, None)

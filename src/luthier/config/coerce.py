@@ -10,7 +10,11 @@ from typing import Any
 from luthier.config.compat import nearest
 from luthier.config.schema import Key
 
-_TRUE, _FALSE, _NULL = ("true", "yes", "on", "1", "y"), ("false", "no", "off", "0", "n"), ("none", "null", "~")
+_TRUE, _FALSE, _NULL = (
+    ("true", "yes", "on", "1", "y"),
+    ("false", "no", "off", "0", "n"),
+    ("none", "null", "~"),
+)
 
 
 def coerce(key: Key, value: Any, raw: str | None = None) -> Any:
@@ -55,7 +59,7 @@ def _int(value: Any, key: Key) -> int:
 
 def _float(value: Any, key: Key) -> float:
     number = _number(value, "a number")
-    # Counts that may also be fractions (save_steps) have an int as default and stay whole where they are whole.
+    # Counts that may also be fractions (save_steps) have an int as default and stay whole.
     return int(number) if isinstance(key.default, int) and number == int(number) else number
 
 
@@ -100,7 +104,15 @@ def _map(value: Any, key: Key) -> Mapping[str, Any]:
     return {str(k): v for k, v in value.items()}
 
 
-_READERS = {"bool": _bool, "int": _int, "float": _float, "str": _str, "strs": _strs, "floats": _floats, "map": _map}
+_READERS = {
+    "bool": _bool,
+    "int": _int,
+    "float": _float,
+    "str": _str,
+    "strs": _strs,
+    "floats": _floats,
+    "map": _map,
+}
 
 
 def _check(key: Key, value: Any) -> None:

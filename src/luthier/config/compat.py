@@ -18,9 +18,9 @@ Status = Literal["same", "translated", "ignored", "refused"]
 class Row:
     """What becomes of one foreign name.
 
-    to: the key that it means · values: written value (lower case) -> value of that key; others ask for nothing ·
-    because: the reason, as the end of a sentence · use: what to write instead · default: the value that asks for
-    nothing in the other program.
+    to: the key that it means · values: written value (lower case) -> value of that key, others ask for
+    nothing · because: the reason, as the end of a sentence · use: what to write instead · default: the value
+    that asks for nothing in the other program.
     """
 
     name: str

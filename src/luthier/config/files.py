@@ -1,4 +1,4 @@
-"""Files that a request names: whether they are there and are what they should be, before anything heavy is loaded."""
+"""Files that a request names: are they there, and what they should be? Asked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ONLINE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_n
 
 
 def local(name: str) -> Path | None:
-    """The path that `name` is, or None when it is a name on the hub (one slash, nothing local of that name)."""
+    """The path that `name` is; None for a name on the hub (one slash, nothing local is called so)."""
     path = Path(name).expanduser()
     looks = path.is_absolute() or name.startswith((".", "~")) or "\\" in name or name.count("/") > 1
     return path if looks or name.endswith("/") or path.exists() else None
@@ -40,12 +40,28 @@ def _model(config: Config) -> list[Problem]:
     if path.suffix == ".gguf":
         return [Problem(where, f"{name} is a GGUF file, which cannot be tuned", "the model in safetensors")]
     if not path.exists():
-        return [Problem(where, f"the model {name} does not exist", "a directory with config.json, or a hub name OWNER/NAME")]
+        return [
+            Problem(
+                where,
+                f"the model {name} does not exist",
+                "a directory with config.json, or a hub name OWNER/NAME",
+            )
+        ]
     if (path / "config.json").is_file():
         return []
     if (path / "adapter_config.json").is_file():
-        return [Problem(where, f"{name} is an adapter, not a model", "adapter_name_or_path, and the base as model_name_or_path")]
-    return [Problem(where, f"{name} has no config.json, so it is no model", "the directory that holds config.json")]
+        return [
+            Problem(
+                where,
+                f"{name} is an adapter, not a model",
+                "adapter_name_or_path, and the base as model_name_or_path",
+            )
+        ]
+    return [
+        Problem(
+            where, f"{name} has no config.json, so it is no model", "the directory that holds config.json"
+        )
+    ]
 
 
 def _adapters(config: Config) -> list[Problem]:
@@ -54,7 +70,9 @@ def _adapters(config: Config) -> list[Problem]:
     for name in config.adapter_name_or_path:
         path = local(name)
         if path is not None and not path.exists():
-            found.append(Problem(where, f"the adapter {name} does not exist", "a directory with adapter_config.json"))
+            found.append(
+                Problem(where, f"the adapter {name} does not exist", "a directory with adapter_config.json")
+            )
         elif path is not None and not (path / "adapter_config.json").is_file():
             model = (path / "config.json").is_file()
             instead = "model_name_or_path, it is a whole model" if model else "the directory that holds it"
@@ -66,7 +84,9 @@ def _template(config: Config) -> list[Problem]:
     name = config.template or ""
     if not name.endswith(".jinja") or Path(name).expanduser().is_file():
         return []
-    return [Problem(config.where.get("template", "template"), f"{name} does not exist", "a .jinja file or a name")]
+    return [
+        Problem(config.where.get("template", "template"), f"{name} does not exist", "a .jinja file or a name")
+    ]
 
 
 def _datasets(config: Config) -> list[Problem]:
@@ -94,7 +114,9 @@ def _info(file: Path) -> tuple[dict[str, Any] | None, Problem | None]:
     try:
         table = json.loads(file.read_text("utf-8-sig"))
     except json.JSONDecodeError as error:
-        return None, Problem(f"{file}:{error.lineno}", f"is not valid JSON: {error.msg}", f"see column {error.colno}")
+        return None, Problem(
+            f"{file}:{error.lineno}", f"is not valid JSON: {error.msg}", f"see column {error.colno}"
+        )
     except (OSError, UnicodeDecodeError) as error:
         return None, Problem(str(file), f"cannot be read: {error}", "a file in UTF-8")
     if isinstance(table, dict):
@@ -108,15 +130,25 @@ def _dataset(name: str, folder: Path, info: dict[str, Any] | None, where: str) -
     if Path(name).expanduser().exists() or (folder / name).exists():
         return None
     if name.lower().endswith(_DATA_SUFFIXES) or name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        return Problem(where, f"the data file {name} does not exist", "an existing file, or a name in dataset_info.json")
+        return Problem(
+            where, f"the data file {name} does not exist", "an existing file, or a name in dataset_info.json"
+        )
     if "/" in name:
         return None  # a name on the hub
     table = folder / "dataset_info.json"
     if info is None:
-        return Problem(where, f"the data set {name} is unknown: {table} does not exist", "dataset_dir, or a data file as dataset")
+        return Problem(
+            where,
+            f"the data set {name} is unknown: {table} does not exist",
+            "dataset_dir, or a data file as dataset",
+        )
     near = nearest(name, info)
     known = near or ", ".join(sorted(info)[:8])
-    return Problem(where, f"the data set {name} is not in {table}", f"did you mean {near}?" if near else f"one of {known}")
+    return Problem(
+        where,
+        f"the data set {name} is not in {table}",
+        f"did you mean {near}?" if near else f"one of {known}",
+    )
 
 
 def _entry(name: str, folder: Path, entry: Any, where: str) -> Problem | None:
@@ -129,5 +161,9 @@ def _entry(name: str, folder: Path, entry: Any, where: str) -> Problem | None:
     if not isinstance(file, str):
         return Problem(str(table), f"`{name}` names no file", '"file_name": "FILE"')
     if not (folder / file).exists():
-        return Problem(str(table), f"`{name}` (asked for by {where}): {folder / file} does not exist", "the right file_name")
+        return Problem(
+            str(table),
+            f"`{name}` (asked for by {where}): {folder / file} does not exist",
+            "the right file_name",
+        )
     return None

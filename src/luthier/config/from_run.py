@@ -13,10 +13,15 @@ from luthier.config.read import MARKER, Loaded
 
 _ALWAYS = ("model_revision", "hub", "cache_dir", "resize_vocab", "add_tokens", "add_special_tokens")
 _TEXT = ("enable_thinking", "history", "default_system", "cutoff_len")
-_BASE = ("quantization_bit", "quantization_method", "quantization_type", "double_quantization", "finetuning_type", "stage")
-_HELD_OUT = (
-    "dataset", "eval_dataset", "val_size", "seed", "data_seed", "max_samples", "mix_strategy", "interleave_probs",
-)  # fmt: skip
+_BASE = (
+    "quantization_bit",
+    "quantization_method",
+    "quantization_type",
+    "double_quantization",
+    "finetuning_type",
+    "stage",
+)
+_HELD_OUT = ("dataset", "eval_dataset", "val_size", "seed", "data_seed", "max_samples", "mix_strategy")
 
 
 def fill(loaded: Loaded, verb: str) -> Path | None:
@@ -37,7 +42,7 @@ def fill(loaded: Loaded, verb: str) -> Path | None:
     _template(loaded, run, resolved, marker, verb)
     inherited = _ALWAYS + _TEXT + ("dataset_dir",) * (verb != "train") + _BASE * (verb != "train")
     if verb == "predict" and not {"dataset", "eval_dataset"} & set(loaded.values):
-        inherited += _HELD_OUT
+        inherited += (*_HELD_OUT, "interleave_probs", "dataset_dir")
     for key in inherited:
         if resolved.get(key) not in (None, [], ""):
             loaded.set(key, resolved[key], where)
@@ -81,11 +86,13 @@ def _model(loaded: Loaded, run: Path, resolved: dict[str, Any], marker: dict[str
         loaded.values["model_name_or_path"], loaded.where["model_name_or_path"] = str(run), where
         loaded.raw.pop("model_name_or_path", None)
     elif not _has_weights(run):
-        loaded.add(str(run), "holds no trained weights yet", "a run that is complete, or one of its checkpoints")
+        loaded.add(
+            str(run), "holds no trained weights yet", "a run that is complete, or one of its checkpoints"
+        )
 
 
 def _template(loaded: Loaded, run: Path, resolved: dict[str, Any], marker: dict[str, Any], verb: str) -> None:
-    """The text that the run was trained with, whatever name the request gives, unless the change is confirmed."""
+    """The text that the run was trained with, whatever is asked for, unless the change is confirmed."""
     text, name = run / "template.jinja", resolved.get("template") or marker.get("template")
     kept = str(text) if text.is_file() else name
     asked = loaded.values.get("template")
@@ -96,11 +103,13 @@ def _template(loaded: Loaded, run: Path, resolved: dict[str, Any], marker: dict[
     confirmed = str(loaded.values.get("confirm_changes", "")).lower() == "true"
     where = loaded.where.get("template", "template")
     if asked != name and (confirmed or verb == "train"):
-        loaded.notes.append(f"{where}: {run} was trained with the template {name or kept}; {asked} is used, as asked")
+        loaded.notes.append(
+            f"{where}: {run} was trained with the template {name or kept}; {asked} is used, as asked"
+        )
         return
     if asked != name:
         loaded.notes.append(
-            f"{where}: {run} was trained with the template {name or kept}, so that one is used and not {asked} "
+            f"{where}: {run} was trained with the template {name or kept}, so that one is used, not {asked} "
             "(confirm_changes: true uses yours)"
         )
     loaded.values["template"], loaded.where["template"] = kept, str(run / MARKER)

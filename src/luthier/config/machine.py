@@ -1,4 +1,4 @@
-"""What `resolve` must know of the computer; filled in by `luthier.model.machine`, so config needs no torch."""
+"""What `resolve` must know of the computer; `luthier.model.machine` fills it in: config needs no torch."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from luthier.config.schema import Config
 
+TRACKERS = ("tensorboard", "wandb", "mlflow", "swanlab", "trackio")
+
 
 @dataclass(frozen=True)
 class Need:

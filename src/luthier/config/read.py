@@ -1,7 +1,7 @@
 """Config files and command-line words -> values, each with the place where it was written.
 
 OmegaConf decides what a value means (`1e-4` is a float, `${...}` refers to other keys and to the
-environment); this file adds what it does not keep: lines, all duplicate keys, and LLaMA-Factory's `--key value`.
+environment); this file adds what it does not keep: lines, all duplicate keys, and `--key value`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.config import compat
+from luthier.config.schema import KEYS
 from luthier.types import Problem
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ _BOOLEANS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 class Loaded:
     """What was asked for, as far as it could be read.
 
-    values: key -> value as written · where: key -> "train.yaml:12", "--lora_rank", "$WANDB_PROJECT" · raw: the
-    word as typed, for keys from the command line · run: the run directory that was given, if any.
+    values: key -> value as written · where: key -> "train.yaml:12", "--lora_rank", "$WANDB_PROJECT" ·
+    raw: the word as typed, for keys from the command line · run: the run directory that was given, if any.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class _Pair:
 
 
 def read(args: Sequence[str] | Mapping[str, Any], env: Mapping[str, str]) -> Loaded:
-    """Read config files, a run directory and `key=value`, `--key value`, `--key=value`, `--flag` in any mixture.
+    """Read config files, a run directory and `key=value`, `--key value`, `--key=value`, `--flag`, mixed.
 
     Later files win over earlier ones, the command line wins over files, and the environment comes last.
     Nothing is raised for a wrong request: problems are collected in the result.
@@ -74,7 +75,7 @@ def read(args: Sequence[str] | Mapping[str, Any], env: Mapping[str, str]) -> Loa
         files, pairs = split(args, loaded)
         for file in files:
             values = _file(file, loaded)
-            merged = OmegaConf.unsafe_merge(merged, OmegaConf.create(values))
+            merged.merge_with(OmegaConf.create(values))
         for pair in pairs:
             _set(merged, pair, loaded)
     _resolve(merged, loaded)
@@ -110,7 +111,7 @@ def _option(key: str, words: list[str], loaded: Loaded) -> _Pair:
         alone = str(following).lower() not in _BOOLEANS
     if not alone:
         return _Pair(key, words.pop(0), f"--{key}")
-    if compat.is_flag(key) or key not in compat.KEYS:
+    if compat.is_flag(key) or key not in KEYS:
         return _Pair(key, "true", f"--{key}")
     loaded.add(f"--{key}", "has no value", f"--{key} VALUE")
     return _Pair("", "", "")
@@ -129,14 +130,18 @@ def _positional(word: str, files: list[Path], loaded: Loaded) -> None:
     elif (path / "config.json").is_file():
         loaded.set("model_name_or_path", word, word)
     elif path.is_dir():
-        loaded.add(word, f"is a directory without {MARKER}, config.json or adapter_config.json", "a run directory")
+        loaded.add(
+            word, f"is a directory without {MARKER}, config.json or adapter_config.json", "a run directory"
+        )
     elif path.exists():
         loaded.add(word, "is no configuration", "a .yaml, .yml or .json file, or key=value")
     else:
-        loaded.add(word, "no such file or directory", "a config file, a run directory, key=value or --key value")
+        loaded.add(
+            word, "no such file or directory", "a config file, a run directory, key=value or --key value"
+        )
 
 
-# --- files ---------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------
 
 
 def _file(path: Path, loaded: Loaded) -> dict[str, Any]:
@@ -225,7 +230,7 @@ def _duplicates(node: Any) -> Sequence[tuple[str, int]]:
     return found
 
 
-# --- command line, interpolation, environment ----------------------------------------------------------------
+# --- command line, interpolation, environment ------------------------------------------------------------
 
 
 def _set(merged: DictConfig, pair: _Pair, loaded: Loaded) -> None:

@@ -104,14 +104,24 @@ TRAIN: tuple[Rule, ...] = (
         "this stage is trained by a later version",
         "stage: sft or pt",
     ),
-    Rule("dataset", lambda c: _trains(c) and not c.dataset, "is missing", "a name in dataset_info.json or a file"),
+    Rule(
+        "dataset",
+        lambda c: _trains(c) and not c.dataset,
+        "is missing",
+        "a name in dataset_info.json or a file",
+    ),
     Rule(
         "val_size",
         lambda c: c.val_size > 0 and c.eval_dataset,
         "val_size and eval_dataset both say what to evaluate on",
         "one of the two",
     ),
-    Rule("val_size", lambda c: c.val_size > 0 and not c.dataset, "there is no dataset to hold a part out of", "dataset"),
+    Rule(
+        "val_size",
+        lambda c: c.val_size > 0 and not c.dataset,
+        "there is no dataset to hold a part out of",
+        "dataset",
+    ),
     Rule(
         "mask_history",
         lambda c: c.mask_history and c.train_on_prompt,
@@ -124,7 +134,12 @@ TRAIN: tuple[Rule, ...] = (
         "mask_history and train_on_prompt belong to stage sft",
         "leave it out",
     ),
-    Rule("neat_packing", lambda c: c.neat_packing and c.packing is False, "packing: false contradicts it", "one of the two"),
+    Rule(
+        "neat_packing",
+        lambda c: c.neat_packing and c.packing is False,
+        "packing: false contradicts it",
+        "one of the two",
+    ),
     Rule(
         "bf16",
         lambda c: (c.bf16 or c.pure_bf16) and c.fp16,
@@ -167,7 +182,9 @@ TRAIN: tuple[Rule, ...] = (
         "streaming cannot take a fraction of an unknown number",
         "a whole number of examples",
     ),
-    Rule("max_steps", lambda c: c.streaming and c.max_steps <= 0, "streaming needs an end", "max_steps: 1000"),
+    Rule(
+        "max_steps", lambda c: c.streaming and c.max_steps <= 0, "streaming needs an end", "max_steps: 1000"
+    ),
     Rule(
         "eval_strategy",
         lambda c: _wants_eval(c) and not _has_eval(c),
@@ -206,9 +223,11 @@ TRAIN: tuple[Rule, ...] = (
     ),
     Rule(
         "load_best_model_at_end",
-        lambda c: c.load_best_model_at_end
-        and c.save_strategy == c.eval_strategy == "steps"
-        and _uneven(c.save_steps, c.eval_steps or c.logging_steps),
+        lambda c: (
+            c.load_best_model_at_end
+            and c.save_strategy == c.eval_strategy == "steps"
+            and _uneven(c.save_steps, c.eval_steps or c.logging_steps)
+        ),
         "checkpoints between two evaluations have no score",
         "save_steps: a multiple of eval_steps",
     ),
@@ -224,7 +243,12 @@ TRAIN: tuple[Rule, ...] = (
         "use_rslora, use_dora, pissa_init and loraplus_lr_ratio belong to finetuning_type lora",
         "leave them out",
     ),
-    Rule("pissa_init", lambda c: c.pissa_init and c.use_dora, "DoRA and PiSSA start differently", "one of the two"),
+    Rule(
+        "pissa_init",
+        lambda c: c.pissa_init and c.use_dora,
+        "DoRA and PiSSA start differently",
+        "one of the two",
+    ),
     Rule(
         "freeze_trainable_layers",
         lambda c: c.finetuning_type == "freeze" and c.freeze_trainable_layers == 0,
@@ -249,6 +273,16 @@ TRAIN: tuple[Rule, ...] = (
         "0 steps never come",
         "save_steps: 500, or save_strategy: no",
     ),
-    Rule("num_train_epochs", lambda c: _trains(c) and c.max_steps <= 0 and c.num_train_epochs <= 0, "nothing would be trained", "3.0"),
-    Rule("report_to", lambda c: "none" in c.report_to and len(c.report_to) > 1, "none excludes the others", "one or the other"),
+    Rule(
+        "num_train_epochs",
+        lambda c: _trains(c) and c.max_steps <= 0 and c.num_train_epochs <= 0,
+        "nothing would be trained",
+        "3.0",
+    ),
+    Rule(
+        "report_to",
+        lambda c: "none" in c.report_to and len(c.report_to) > 1,
+        "none excludes the others",
+        "one or the other",
+    ),
 )

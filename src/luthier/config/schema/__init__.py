@@ -14,7 +14,7 @@ from luthier.config.schema.model import Model
 from luthier.config.schema.train import Train
 from luthier.config.schema.use import Export, Generate, Luthier
 
-__all__ = ["KEYS", "SECTIONS", "TRAINED_STAGES", "VERB_SECTIONS", "Config", "Key"]
+__all__ = ["KEYS", "OWN", "SECTIONS", "TRAINED_STAGES", "VERB_SECTIONS", "Config", "Key"]
 
 SECTIONS: dict[str, type] = {
     "model": Model,
@@ -31,6 +31,11 @@ VERB_SECTIONS: dict[str, tuple[str, ...]] = {
     "predict": ("model", "data", "generate", "luthier"),
     "export": ("model", "data", "export", "luthier"),
 }
+# What LLaMA-Factory and transformers do not have; every other key is theirs, with their meaning.
+OWN = frozenset(
+    "attention hub cutoff_policy history prefix_sharing on_bad_rows bad_rows_limit micro_batch_tokens system "
+    "format confirm_changes".split()
+)
 KEYS: dict[str, Key] = {
     name: found for title, section in SECTIONS.items() for name, found in keys_of(section, title).items()
 }

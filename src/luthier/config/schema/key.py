@@ -47,7 +47,13 @@ def key(
     cosmetic: bool = False,
 ) -> Any:
     """Declare a key as the field of a section; see `Key` for the arguments."""
-    metadata = {"help": help, "choices": choices, "aliases": aliases or {}, "limits": limits, "cosmetic": cosmetic}
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "aliases": aliases or {},
+        "limits": limits,
+        "cosmetic": cosmetic,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -16,10 +16,18 @@ class Model:
         (), "Adapters to put on the base, in order: directories, run directories or hub names."
     )
     model_revision: str = key("main", "Branch, tag or commit of a model on the hub.")
-    cache_dir: str | None = key(None, "Where downloaded models are kept; null = the hub's own cache.", cosmetic=True)
-    trust_remote_code: bool = key(False, "Allow Python code that comes with the model to run. Only for models you trust.")
-    train_from_scratch: bool = key(False, "Start from random weights: only config.json and the tokenizer are read.")
-    resize_vocab: bool = key(False, "Grow the embedding matrix when the tokenizer has more tokens than the model.")
+    cache_dir: str | None = key(
+        None, "Where downloaded models are kept; null = the hub's own cache.", cosmetic=True
+    )
+    trust_remote_code: bool = key(
+        False, "Allow Python code that comes with the model to run. Only for models you trust."
+    )
+    train_from_scratch: bool = key(
+        False, "Start from random weights: only config.json and the tokenizer are read."
+    )
+    resize_vocab: bool = key(
+        False, "Grow the embedding matrix when the tokenizer has more tokens than the model."
+    )
     add_tokens: tuple[str, ...] = key((), "Ordinary tokens to add to the tokenizer.")
     add_special_tokens: tuple[str, ...] = key((), "Control tokens to add to the tokenizer.")
     flash_attn: str = key(
@@ -38,7 +46,9 @@ class Model:
         None, "Recompute activations in the backward pass; null = on an accelerator yes, on a CPU no."
     )
     infer_dtype: str = key(
-        "auto", "Number format of the weights in chat, predict and evaluation.", ("auto", "float16", "bfloat16", "float32")
+        "auto",
+        "Number format of the weights in chat, predict and evaluation.",
+        ("auto", "float16", "bfloat16", "float32"),
     )
     quantization_bit: int | None = key(None, "Load the base in this many bits (QLoRA).", (4, 8))
     quantization_method: str = key(

@@ -1,0 +1,121 @@
+"""The command line: a verb, its words, and nothing else. No logic and no heavy import lives here."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """handler: "module:function" of a function(words) -> exit status · usage: what follows the verb ·
+    keys: it takes configuration keys, so that --help lists them."""
+
+    handler: str
+    usage: str
+    help: str
+    keys: bool = False
+
+
+VERBS: dict[str, Verb] = {
+    "train": Verb("luthier.train.run:main", "CONFIG | RUN", "tune a model on your data", True),
+    "chat": Verb("luthier.infer.chat:main", "RUN | CONFIG", "talk to a model", True),
+    "predict": Verb(
+        "luthier.infer.predict:main", "RUN --dataset NAME", "answer a data set and score it", True
+    ),
+    "export": Verb("luthier.export.merge:main", "RUN export_dir=DIR", "merge, save and verify a model", True),
+    "check": Verb("luthier.config.cli:main_check", "CONFIG", "say all that is wrong with a configuration"),
+    "keys": Verb("luthier.config.cli:main_keys", "[NAME]", "explain configuration keys"),
+    "data": Verb("luthier.data.cli:main", "show FILE|DATASET", "see data as the model will see it"),
+    "runs": Verb("luthier.runs.cli:main", "[RUN ...]", "list and compare runs"),
+    "demo": Verb("luthier.demo.run:main", "[--out DIR]", "the whole path in small, without network or GPU"),
+}
+PLAIN = {"version": "print the version", "help": "print this text"}
+# Verbs of LLaMA-Factory that are not here, and what to do instead.
+ELSEWHERE = {
+    "api": "`luthier export`, then serve the exported model with any OpenAI-compatible server",
+    "webui": "`luthier demo` for a first look, `luthier train CONFIG` for your own data",
+    "webchat": "`luthier chat RUN`",
+    "env": "`luthier check CONFIG` says what this machine can do; `luthier version` prints the version",
+    "eval": "`luthier predict RUN --dataset NAME`",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; the exit status: 0 done, 1 failed, 2 a wrong request, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = words.pop(0) if words else "help"
+    if verb in ("help", "--help", "-h"):
+        print(_usage())
+        return 0
+    if verb in ("version", "--version", "-V", "-v"):
+        from luthier import __version__
+
+        print(f"luthier {__version__}")
+        return 0
+    if verb not in VERBS:
+        print(_unknown(verb), file=sys.stderr)
+        return 2
+    return _guarded(verb, words)
+
+
+def _guarded(verb: str, words: list[str]) -> int:
+    """Run the handler; an error meant for the user is printed without a traceback."""
+    from luthier.errors import LuthierError
+
+    try:
+        status = _dispatch(verb, words)
+        sys.stdout.flush()
+    except LuthierError as error:
+        print(f"luthier {verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"luthier {verb}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return _closed_pipe()
+    return status
+
+
+def _dispatch(verb: str, words: list[str]) -> int:
+    import importlib
+
+    row = VERBS[verb]
+    if row.keys and ("--help" in words or "-h" in words):
+        from luthier.config.cli import main_help
+
+        print(f"usage: luthier {verb} {row.usage} [key=value | --key value ...]\n\n{row.help}")
+        return main_help(verb)
+    module, function = row.handler.split(":")
+    return int(getattr(importlib.import_module(module), function)(words))
+
+
+def _closed_pipe() -> int:
+    """The reader went away (`luthier keys | head`): stop quietly, with the signal's status."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
+def _usage() -> str:
+    rows = [(f"{name} {verb.usage}", verb.help) for name, verb in VERBS.items()] + list(PLAIN.items())
+    width = max(len(left) for left, _ in rows)
+    table = "\n".join(f"  {left:<{width}}  {right}" for left, right in rows)
+    return (
+        "luthier: fine-tune language models on your own data\n\n"
+        f"usage: luthier VERB ...\n\n{table}\n\n"
+        "A CONFIG is a YAML or JSON file with LLaMA-Factory's keys, a RUN the directory that a training wrote;\n"
+        "both take key=value and --key value after them. `luthier VERB --help` lists the keys of a verb."
+    )
+
+
+def _unknown(verb: str) -> str:
+    if verb in ELSEWHERE:
+        return f"luthier: there is no verb {verb}; use {ELSEWHERE[verb]}"
+    import difflib
+
+    known = [*VERBS, *PLAIN]
+    near = difflib.get_close_matches(verb, known, n=1, cutoff=0.4)
+    hint = f"did you mean `luthier {near[0]}`?" if near else f"one of {', '.join(known)}"
+    return f"luthier: there is no verb {verb}; {hint}"
