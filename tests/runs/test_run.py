@@ -107,7 +107,20 @@ def test_continues_from_the_newest_whole_checkpoint(tmp_path: Path) -> None:
             f"{tmp_path / 'checkpoint-10'} is damaged and passed over: weights is not"
         )
         assert run.notes[1] == f"continuing from {tmp_path / 'checkpoint-4'} (step 4)"
-        assert [r["current_steps"] for r in run.read_log()] == [1, 2, 3, 4]
+        run.append_log({"current_steps": 5, "loss": 1.0})
+        assert [r["current_steps"] for r in run.read_log()] == [1, 2, 3, 4, 5]
+
+
+def test_a_refused_continuation_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    with Run.create(tmp_path) as run:
+        save(run, 2)
+        for step in range(1, 4):
+            run.append_log({"current_steps": step})
+    before = tree(tmp_path)
+    with pytest.raises(RunError, match="lora_rank"), Run.create(tmp_path) as run:
+        assert run.resume_from == tmp_path / "checkpoint-2"
+        raise RunError("lora_rank: 8 -> 16")
+    assert tree(tmp_path) == before
 
 
 def test_continues_from_a_given_checkpoint(tmp_path: Path) -> None:

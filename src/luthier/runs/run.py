@@ -54,6 +54,10 @@ class Run:
         self._lock: lock.Lock | None = None
         self._made: list[Path] = []
         self._records = False
+        # A changed configuration may still be refused, so continuing changes nothing of the earlier run until
+        # the first line is logged; until then: its marker, and the step after which its log is forgotten.
+        self._before: dict[str, Any] | None = None
+        self._trim: int | None = None
 
     # --- opening ---------------------------------------------------------------------------------------
 
@@ -81,6 +85,7 @@ class Run:
             if overwrite:
                 run._wipe()
             run.resume_from = run._resume_point(resume)
+            run._before = run.marker if run.resume_from and cls.is_run(run.path) else None
             run.write_marker(verb="train", status="running", error=None)
         run._records = True
         return run
@@ -122,6 +127,10 @@ class Run:
             return
         if kind is None:
             self.close("complete")
+        elif self._before is not None and self._trim is not None:
+            self.write_json(MARKER, self._before)
+            self._records = False
+            self.close()
         elif self._made and {entry.name for entry in self.path.iterdir()} <= _BARE:
             self._abandon()
         elif issubclass(kind, KeyboardInterrupt):
@@ -181,6 +190,9 @@ class Run:
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Add one line to trainer_log.jsonl, visible to readers at once."""
         line = atomic.encode_json(dict(record), where=str(self.path / LOG))
+        if self._trim is not None:
+            self.trim_log(self._trim)
+            self._trim = None
         with atomic.explained(self.path / LOG), open(self.path / LOG, "ab") as file:
             file.write(line)
 
@@ -266,7 +278,7 @@ class Run:
         step = int(atomic.read_json(folder / MANIFEST)["step"])
         self.notes.append(f"continuing from {folder} (step {step})")
         self.notes += [f"{c} is newer and will be replaced" for c in whole if _step(c) > step]
-        self.trim_log(step)
+        self._trim = step
         return folder
 
     def _newest(self, whole: list[Path]) -> Path | None:
