@@ -7,6 +7,7 @@ import torch
 import tiny
 from luthier.data.batch import Flat, build
 from luthier.model import attention
+from luthier.train.probe import layout_of
 from luthier.train.stages import STAGES, loss_of
 
 LIMIT = 1e-5
@@ -111,7 +112,7 @@ def test_models_that_mix_positions_otherwise_are_recognised_and_padded():
     config = MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, state_size=4)
     model = MambaForCausalLM(config).train()
     attention.enable(model)
-    assert attention.probe(model) == "padded"
+    assert layout_of(model) == "padded"
     flats = [f for group in examples(1) for f in group]
     apart = gradients(model, "sft", [[f] for f in flats], share=False, layout="padded")
     together = gradients(model, "sft", [flats], share=False, layout="padded")
@@ -122,4 +123,4 @@ def test_ordinary_models_are_recognised_as_trees():
     for arch in tiny.ARCHITECTURES:
         model = tiny.build(arch)
         attention.enable(model)
-        assert attention.probe(model) == "tree", arch
+        assert layout_of(model) == "tree", arch

@@ -30,6 +30,7 @@ class Ledger:
     trained: int = 0
     masked: int = 0
     cut: int = 0
+    converted: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
     def drop(self, bad: BadRow) -> None:
@@ -46,11 +47,12 @@ class Ledger:
             raise DataError(f"{self.dataset}: the ledger does not balance: {self.as_dict()}")
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "dropped": dict(self.dropped)}
+        return {**asdict(self), "dropped": dict(self.dropped), "converted": dict(self.converted)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Ledger:
-        return cls(**{**values, "dropped": Counter(values["dropped"])})
+        counters = {name: Counter(values[name]) for name in ("dropped", "converted")}
+        return cls(**{**values, **counters})
 
     def lines(self) -> list[str]:
         """The account in words, for the terminal."""
@@ -61,4 +63,5 @@ class Ledger:
         if self.cut_rows:
             tokens += f" (in {self.cut_rows} rows)"
         drops = [f"  dropped {count}: {reason}" for reason, count in self.dropped.most_common(10)]
+        drops += [f"  read as text {count}: {what}" for what, count in self.converted.most_common(10)]
         return [rows, tokens, *drops, *(f"  note: {note}" for note in self.notes)]

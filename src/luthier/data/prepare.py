@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from luthier.config import Config
 from luthier.data import blocks, formats, mix, registry, sources, store
 from luthier.data.ledger import Ledger
 from luthier.data.render import Renderer
+from luthier.data.spec import DatasetSpec
 from luthier.errors import DataError
 from luthier.runs import hashing
 from luthier.types import BadRow, Example, Rendered, Row
@@ -26,12 +27,20 @@ RECIPE = 1
 """Part of every store's name; raise it whenever the same inputs would give other tokens."""
 
 
+class Examples(Protocol):
+    """What training reads: a corpus, or a stream."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Rendered: ...
+
+
 @dataclass
 class Prepared:
-    """Corpora ready for the plan. evals: name -> corpus. files: path -> sha256 of every data file read."""
+    """Corpora ready for the plan. evals: name -> what is evaluated on (read by index). files: path -> sha256 of every data file read."""
 
-    train: store.Corpus | None
-    evals: dict[str, store.Corpus]
+    train: Examples | None
+    evals: dict[str, Examples]
     ledgers: list[Ledger]
     files: dict[str, str] = field(default_factory=dict)
     rejected: list[BadRow] = field(default_factory=list)
@@ -54,15 +63,19 @@ def prepare(config: Config, renderer: Renderer, say: Callable[[str], None]) -> P
     done: dict[str, Tokenised] = {}
 
     def tokenised(names: Sequence[str]) -> list[Tokenised]:
-        for spec in registry.specs([n for n in names if n not in done], config.dataset_dir):
-            done[spec.name] = tokenise(config, spec, renderer, say)
+        new = [name for name in names if name not in done]
+        found = registry.specs(new, config.dataset_dir, stage=config.stage, hub=hub_of(config))
+        for name, spec in zip(new, found, strict=True):
+            done[name] = tokenise(config, spec, renderer, say)
         return [done[name] for name in names]
 
-    train_sets, eval_names = tokenised(config.dataset or ()), list(config.eval_dataset or ())
+    train_sets = [] if config.streaming else tokenised(config.dataset or ())
+    eval_names = list(config.eval_dataset or ())
     train = mixed(config, train_sets) if train_sets else None
-    evals = {name: whole(one) for name, one in zip(eval_names, tokenised(eval_names), strict=True)}
-    if not config.eval_on_each_dataset and len(evals) > 1:
-        evals = {"all": _joined(list(evals.values()))}
+    judged = {name: whole(one) for name, one in zip(eval_names, tokenised(eval_names), strict=True)}
+    if not config.eval_on_each_dataset and len(judged) > 1:
+        judged = {"all": _joined(list(judged.values()))}
+    evals: dict[str, Examples] = {**judged}
     if train is not None and config.val_size > 0:
         kept, held = mix.split(len(train), config.val_size, config.seed)
         train, evals = train.take(kept), {"validation": train.take(held)}
@@ -82,7 +95,9 @@ def prepare(config: Config, renderer: Renderer, say: Callable[[str], None]) -> P
 
 def mixed(config: Config, sets: list[Tokenised]) -> store.Corpus:
     """The training corpus: data sets in the order that `mix_strategy` gives."""
-    picks = [mix.sample(len(t.store), t.store.index["num_samples"], config.seed) for t in sets]
+    picks = [
+        mix.sample(len(t.store), t.store.index["num_samples"], config.max_samples, config.seed) for t in sets
+    ]
     order = mix.order([len(p) for p in picks], config.mix_strategy, config.interleave_probs, config.seed)
     index = order.copy()
     for k, pick in enumerate(picks):
@@ -106,34 +121,40 @@ def _joined(corpora: list[store.Corpus]) -> store.Corpus:
     return store.Corpus(tuple(stores), np.concatenate(parts))
 
 
+def hub_of(config: Config) -> dict[str, str | None]:
+    """How hubs are reached, for the registry."""
+    return {"cache_dir": config.cache_dir, "hf_hub_token": config.hf_hub_token}
+
+
 def examples(
-    spec: registry.DatasetSpec, stage: str, limit: int | None = None, notes: list[str] | None = None
+    spec: DatasetSpec, stage: str, limit: int | None = None, ledger: Ledger | None = None
 ) -> Iterator[Example | BadRow]:
     """Rows of a data set as Examples; what cannot be understood as BadRow, in the order of the file."""
-    for row in islice(sources.read(spec, notes), limit):
+    ledger = ledger or Ledger(spec.name)
+    for row in sources.read(spec, ledger.notes, limit=limit):
         if isinstance(row, Row):
             try:
-                yield formats.to_example(row, spec, stage)
+                yield formats.to_example(row, spec, stage, ledger.converted)
             except formats.RowProblem as problem:
                 yield BadRow(row.source, problem.field, problem.reason, row.data)
         else:
             yield row
 
 
-def tokenise(
-    config: Config, spec: registry.DatasetSpec, renderer: Renderer, say: Callable[[str], None]
-) -> Tokenised:
+def tokenise(config: Config, spec: DatasetSpec, renderer: Renderer, say: Callable[[str], None]) -> Tokenised:
     """The token store of one data set: found by content hash, or written now."""
     files = {str(path): hashing.cached(path) for path in sources.files(spec)}
+    limit = config.max_samples if spec.num_samples is None else None
+    reading = {k: v for k, v in spec.as_dict().items() if k not in ("name", "where", "location")}
     recipe = {
         "recipe": RECIPE,
         "store": store.VERSION,
-        "files": list(files.values()),
-        "spec": spec.as_dict(),
+        "files": [(Path(path).name, digest) for path, digest in files.items()],
+        "reading": reading,
         "renderer": renderer.fingerprint(),
         "stage": config.stage,
-        "limit": config.max_samples,
-        "packing": bool(config.packing) if config.stage == "pt" else None,
+        "limit": limit,
+        "packing": config.packing is not False if config.stage == "pt" else None,
     }
     digest = hashing.sha256_json(recipe)[:32]
     base = Path(config.tokenized_path) if config.tokenized_path else cache_directory()
@@ -146,7 +167,7 @@ def tokenise(
     ledger = Ledger.from_dict(found.index["ledger"])
     for line in ledger.lines():
         say(line)
-    _judge(config, ledger, rejected)
+    judge(config, ledger, rejected)
     return Tokenised(found, ledger, files, rejected)
 
 
@@ -157,15 +178,16 @@ def cache_directory() -> Path:
 
 
 def _write(
-    config: Config, spec: registry.DatasetSpec, renderer: Renderer, path: Path
+    config: Config, spec: DatasetSpec, renderer: Renderer, path: Path
 ) -> tuple[store.Store, list[BadRow]]:
-    ledger, rejected = Ledger(spec.name), list[BadRow]()
-    rows = examples(spec, config.stage, config.max_samples, ledger.notes)
-    rendered = _rendered(rows, renderer, ledger, rejected)
+    ledger, rejected = Ledger(spec.name, notes=list(spec.notes)), list[BadRow]()
+    limit = config.max_samples if spec.num_samples is None else None
+    rows = examples(spec, config.stage, limit, ledger)
+    made = rendered(rows, renderer, ledger, rejected)
     if config.stage == "pt":
-        rendered = blocks.chop(rendered, config.cutoff_len, bool(config.packing), ledger)
+        made = blocks.chop(made, config.cutoff_len, config.packing is not False, ledger)
     with store.atomic.directory(path) as folder, store.Writer(folder, renderer.vocabulary) as writer:
-        for one in rendered:
+        for one in made:
             writer.add(one)
             ledger.examples += 1
         ledger.trained = writer.trained
@@ -179,7 +201,7 @@ def _write(
     return store.Store.open(path), rejected
 
 
-def _rendered(
+def rendered(
     rows: Iterable[Example | BadRow], renderer: Renderer, ledger: Ledger, rejected: list[BadRow]
 ) -> Iterator[Rendered]:
     """Render in chunks, keeping the account. One row may give several examples (split) or none (dropped)."""
@@ -203,7 +225,7 @@ def _rendered(
         rejected.extend(bad)
 
 
-def _judge(config: Config, ledger: Ledger, rejected: list[BadRow]) -> None:
+def judge(config: Config, ledger: Ledger, rejected: list[BadRow]) -> None:
     """Stop before the model is loaded when too many rows are bad."""
     share = ledger.bad / max(ledger.rows_in, 1)
     if not rejected or config.on_bad_rows == "skip" or share <= config.bad_rows_limit:

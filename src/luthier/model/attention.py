@@ -1,6 +1,6 @@
-"""The one door from a Batch to a model: tree masks for each attention backend, logits only where needed.
+"""The one door from a batch to a model: tree masks for each attention backend, logits only where needed.
 
-Three layouts, the first that the model can express (`probe` finds out by computing, not by name):
+Two layouts, the first that the model can express (`luthier.train.probe` finds out by computing, not by name):
 
 - `tree`: the row as it is. Small rows carry one boolean mask [T, T]; large ones go node by node
   through an attention function registered with transformers, so that no work is spent on pairs
@@ -12,9 +12,8 @@ Three layouts, the first that the model can express (`probe` finds out by comput
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,13 +21,30 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from luthier.data.batch import Batch, Flat, build
-
 BLOCKS = "luthier_blocks"
 DENSE_BELOW = 512
 """Rows shorter than this always take the dense mask: one kernel beats many small ones."""
 WASTE = 4
 """Go node by node when the dense mask would compute more than this many times the visible pairs."""
+
+
+class Row(Protocol):
+    """What is read of a batch (`luthier.data.batch.Batch`, which describes the fields)."""
+
+    @property
+    def ids(self) -> Tensor: ...
+    @property
+    def positions(self) -> Tensor: ...
+    @property
+    def node(self) -> Tensor: ...
+    @property
+    def parent(self) -> Tensor: ...
+    @property
+    def bounds(self) -> Tensor: ...
+    @property
+    def rows(self) -> Tensor: ...
+    @property
+    def is_chain(self) -> bool: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +61,7 @@ class Tree:
         return sum(self.sizes[path[-1]] * sum(self.sizes[n] for n in path) for path in self.paths)
 
 
-def tree_of(batch: Batch) -> Tree:
+def tree_of(batch: Row) -> Tree:
     parent = batch.parent.tolist()
     paths: list[tuple[int, ...]] = []
     for node, above in enumerate(parent):
@@ -99,7 +115,7 @@ def _visible(query: Tensor, key: Tensor, window: int | None) -> Tensor:
     return seen if window is None else seen & (distance < window)
 
 
-def dense_mask(batch: Batch, window: int | None = None) -> Tensor:
+def dense_mask(batch: Row, window: int | None = None) -> Tensor:
     """Boolean mask [1, 1, T, T]: True where the query (line) sees the key (column)."""
     parent = batch.parent.tolist()
     above = torch.eye(len(parent), dtype=torch.bool)
@@ -119,7 +135,7 @@ def enable(model: nn.Module) -> None:
         model.set_attn_implementation(BLOCKS)
 
 
-def forward(model: nn.Module, batch: Batch, layout: str = "tree") -> Tensor:
+def forward(model: nn.Module, batch: Row, layout: str = "tree") -> Tensor:
     """Logits [U, V] at `batch.rows`.
 
     `model` may be wrapped (peft, data parallel); its configuration is read from `.config`.
@@ -127,15 +143,19 @@ def forward(model: nn.Module, batch: Batch, layout: str = "tree") -> Tensor:
     if layout == "padded":
         return _padded(model, batch)
     # One plain sequence is what every model expects: no mask, no positions, its fastest kernels.
-    tree = {} if batch.is_chain else {"position_ids": batch.positions[None], **_mask_inputs(_config(model), batch)}
+    tree = (
+        {}
+        if batch.is_chain
+        else {"position_ids": batch.positions[None], **_mask_inputs(config_of(model), batch)}
+    )
     return model(input_ids=batch.ids[None], use_cache=False, logits_to_keep=batch.rows, **tree).logits[0]
 
 
-def _config(model: nn.Module) -> Any:
+def config_of(model: nn.Module) -> Any:
     return getattr(model, "module", model).config
 
 
-def _mask_inputs(config: Any, batch: Batch) -> dict[str, Any]:
+def _mask_inputs(config: Any, batch: Row) -> dict[str, Any]:
     length = batch.ids.shape[0]
     backend = config._attn_implementation
     if backend == BLOCKS and length >= DENSE_BELOW:
@@ -168,7 +188,7 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
 
-def _padded(model: nn.Module, batch: Batch) -> Tensor:
+def _padded(model: nn.Module, batch: Row) -> Tensor:
     """One sequence a line. Pads stand at the end, where a causal model cannot see them."""
     starts, ends = batch.bounds.unbind(1)
     if (batch.parent >= 0).any():
@@ -183,43 +203,3 @@ def _padded(model: nn.Module, batch: Batch) -> Tensor:
     seen[line, column] = 1
     logits = model(input_ids=ids, attention_mask=seen, use_cache=False).logits
     return logits[line[batch.rows], column[batch.rows]]
-
-
-@torch.no_grad()
-def probe(model: nn.Module) -> str:
-    """Find the layout that a model can express, by comparing a tiny tree with separate sequences.
-
-    Returns "tree" or "padded". Two sequences share a prefix; if the logits of the tree differ from
-    those of the sequences alone by more than rounding, the model mixes positions in a way of its own.
-    """
-    training = model.training
-    model.eval()
-    try:
-        device = next(model.parameters()).device
-        rng = torch.Generator().manual_seed(0)
-        size = min(int(_config(model).get_text_config().vocab_size), 1000)
-        trunk, a, b = (torch.randint(0, size, (n,), generator=rng).numpy() for n in (12, 9, 5))
-        flats = [_flat(trunk, tail, k) for k, tail in enumerate((a, b))]
-        together = forward(model, build(flats).to(device))
-        alone = torch.cat(
-            [forward(model, build([flat]).to(device)) for flat in sorted(flats, key=_first_tail)]
-        )
-        scale = alone.float().std().clamp_min(1e-6)
-        worst = (together.float() - alone.float()).abs().max() / scale
-        limit = 1e-3 if together.dtype == torch.float32 else 0.2
-        return "tree" if bool(worst < limit) else "padded"
-    except (TypeError, ValueError, RuntimeError, NotImplementedError):
-        return "padded"
-    finally:
-        model.train(training)
-
-
-def _first_tail(flat: Flat) -> int:
-    return int(flat.ids[12])
-
-
-def _flat(trunk: Any, tail: Any, k: int) -> Flat:
-    ids = np.concatenate([trunk, tail]).astype(np.int32)
-    mask = np.zeros(len(ids), np.float32)
-    mask[len(trunk) + 1 :] = 1.0
-    return Flat(ids, mask, k, 0, "probe")

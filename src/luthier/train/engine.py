@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from luthier.errors import MissingPackage
@@ -88,8 +89,11 @@ class Engine:
         scaler = self._accelerator.scaler
         return scaler is not None and scaler.get_scale() > 1.0
 
-    def wait(self) -> None:
-        self._accelerator.wait_for_everyone()
+    def shared(self, value: Any) -> Any:
+        """The main process's value, on every rank."""
+        if self.world == 1:
+            return value
+        return broadcast_object_list([value])[0]
 
     def start_tracking(self, project: str, config: Mapping[str, Any]) -> None:
         if self._tracking:

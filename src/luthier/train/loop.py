@@ -18,7 +18,7 @@ from torch import nn
 
 from luthier.data.batch import Batch, Flat, build, cut, sequences
 from luthier.data.plan import Plan
-from luthier.data.store import Corpus
+from luthier.data.prepare import Examples
 from luthier.errors import TrainError
 from luthier.train.engine import Engine
 from luthier.train.stages import Loss
@@ -35,7 +35,7 @@ class Job:
     schedule: Callable[[int], float]
     loss: Loss
     plan: Plan
-    corpus: Corpus
+    corpus: Examples
     budget: int
     share: bool = True
     layout: str = "tree"
@@ -176,7 +176,7 @@ def _not_finite(what: str, value: float, index: int, flats: list[Flat]) -> str:
 
 
 @torch.no_grad()
-def evaluate(job: Job, corpus: Corpus) -> dict[str, float]:
+def evaluate(job: Job, corpus: Examples) -> dict[str, float]:
     """Mean loss (and what the stage measures beside it) over a corpus; gradients and dropout off."""
     training = job.model.training
     job.model.eval()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config import Config
-from luthier.data.store import Corpus
+from luthier.data.prepare import Examples
 from luthier.errors import RunError
 from luthier.runs import Run, atomic
 from luthier.train.loop import Job, evaluate
@@ -57,7 +57,7 @@ class Session:
     config: Config
     run: Run
     job: Job
-    evals: Mapping[str, Corpus]
+    evals: Mapping[str, Examples]
     save_weights: Callable[[Path], None]
     save_moments: Callable[[Path], None]
     say: Callable[[str], None]

@@ -1,0 +1,1 @@
+"""Data before training: what a model would read of it."""

@@ -1,0 +1,79 @@
+"""`luthier data show`: the text that a model would read, and which part of it it would learn to write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from luthier.config import Config, check, read
+from luthier.data import prepare, registry
+from luthier.data.render import Renderer
+from luthier.errors import UsageError
+from luthier.types import BadRow
+
+USAGE = """usage: luthier data show FILE|DATASET --model DIR|RUN [--template NAME] [--max_samples N] [--format json]
+
+Prints each row as the model would read it; what it would learn to write stands in [[ ]]. Any key of the
+configuration may follow (cutoff_len=512, mask_history=true). With --format json, one object a line:
+{"source": "file:row", "text": "...", "trained": [[start, end], ...]} with offsets in characters; a row that
+cannot be used has "field" and "reason" instead of "text" and "trained"."""
+
+
+def main(args: list[str]) -> int:
+    """`luthier data VERB …`. Exit code 1 when a row cannot be used."""
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if args else 2
+    if args[0] != "show":
+        raise UsageError(f"luthier data: there is no {args[0]!r} -> luthier data show FILE --model DIR")
+    return show(args[1:])
+
+
+def show(args: Sequence[str]) -> int:
+    """Print the rows of the data sets in `args` as they would be trained on."""
+    from luthier.model import load
+
+    config = _config(args)
+    renderer = Renderer.of(config, load.tokenizer(config))
+    bad = 0
+    for spec in registry.specs(config.dataset or (), config.dataset_dir, hub=prepare.hub_of(config)):
+        stage = "pt" if spec.formatting == "text" else config.stage
+        for row in prepare.examples(spec, stage, config.max_samples):
+            if isinstance(row, BadRow):
+                bad += 1
+                print(_bad(row, config.format == "json"))
+                continue
+            text, trained = renderer.show(row)
+            print(_good(row.source, text, trained, config.format == "json"))
+    return 1 if bad else 0
+
+
+def _config(args: Sequence[str]) -> Config:
+    """`FILE --model DIR …` as a configuration of the verb `data`."""
+    if not args or args[0].startswith("-"):
+        raise UsageError("luthier data show: which data? -> luthier data show FILE|DATASET --model DIR")
+    named = {"--model": "--model_name_or_path", "-m": "--model_name_or_path"}
+    words = [f"--dataset={args[0]}"]
+    for word in args[1:]:
+        key, equals, value = word.partition("=")
+        words.append(named.get(key, key) + equals + value)
+    return check(read(words), "data")
+
+
+def _bad(row: BadRow, as_json: bool) -> str:
+    if as_json:
+        return json.dumps(
+            {"source": row.source, "field": row.field, "reason": row.reason}, ensure_ascii=False
+        )
+    return f"--- {row.source}: {row.field + ': ' if row.field else ''}{row.reason}"
+
+
+def _good(source: str, text: str, trained: Sequence[tuple[int, int]], as_json: bool) -> str:
+    if as_json:
+        spans = [list(span) for span in trained]
+        return json.dumps({"source": source, "text": text, "trained": spans}, ensure_ascii=False)
+    marked, last = "", 0
+    for start, end in trained:
+        marked += text[last:start] + "[[" + text[start:end] + "]]"
+        last = end
+    return f"--- {source}\n{marked}{text[last:]}"

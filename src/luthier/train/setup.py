@@ -1,0 +1,222 @@
+"""Everything before the first step: data, plan, model, optimizer; as new, or as a checkpoint left them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from luthier.config import Config, Machine
+from luthier.data import plan as planning
+from luthier.data import template as templates
+from luthier.data.formats import write_rejected
+from luthier.data.prepare import REJECTED, Prepared, prepare
+from luthier.data.render import Renderer
+from luthier.data.store import Corpus
+from luthier.data.stream import Stream
+from luthier.errors import ConfigError
+from luthier.model import attention, locate, methods
+from luthier.model import load as loading
+from luthier.runs import Run, compare, manifest
+from luthier.train import checkpoint, memory, noise, observe, optim
+from luthier.train.engine import Engine
+from luthier.train.loop import Job
+from luthier.train.probe import layout_of
+from luthier.train.screen import Screen
+from luthier.train.stages import loss_of
+from luthier.types import Problem
+
+
+@dataclass
+class Setup:
+    """What is known before the model is loaded."""
+
+    config: Config
+    machine: Machine
+    run: Run
+    tokenizer: Any
+    renderer: Renderer
+    prepared: Prepared
+    screen: Screen
+
+
+def only_evaluates(config: Config) -> bool:
+    return not config.do_train and (config.do_eval or config.do_predict)
+
+
+def setup(config: Config, machine: Machine, run: Run, screen: Screen, is_main: bool) -> Setup:
+    """Tokenizer, template and data: all that can fail cheaply, before the model is loaded."""
+    tokenizer = loading.tokenizer(config)
+    renderer = Renderer.of(config, tokenizer)
+    for note in renderer.notes:
+        screen.say(f"note: {note}")
+    prepared = prepare(config, renderer, screen.say)
+    if config.streaming:
+        _stream(config, renderer, prepared)
+    if prepared.train is None and not only_evaluates(config):
+        raise ConfigError([Problem("dataset", "nothing to train on", "dataset: NAME or a file")])
+    made = Setup(config, machine, run, tokenizer, renderer, prepared, screen)
+    if is_main:
+        _confirm(made)
+        write_account(made)
+        run.write_text(templates.FILE, renderer.template.text)
+    return made
+
+
+def _stream(config: Config, renderer: Renderer, prepared: Prepared) -> None:
+    stream = Stream(config, renderer, config.max_steps * _per_step(config, 1))
+    prepared.train = stream
+    prepared.ledgers.append(stream.ledger)
+    if stream.held_out:
+        prepared.evals["validation"] = stream.held_out
+
+
+def write_account(made: Setup) -> None:
+    """ledger.json and rejected.jsonl, as they stand."""
+    prepared, run = made.prepared, made.run
+    rejected = [*prepared.rejected]
+    if isinstance(prepared.train, Stream):
+        rejected += prepared.train.rejected
+    if rejected:
+        write_rejected(run.path / REJECTED, rejected)
+    run.write_json("ledger.json", [ledger.as_dict() for ledger in prepared.ledgers])
+
+
+def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Module]:
+    """The session of a run that starts, or continues from `run.resume_from`; and the model, unwrapped."""
+    config, run = made.config, made.run
+    dtype = loading.dtype(config, training=True)
+    base = loading.model(config, dtype, training=True, tokenizer=made.tokenizer)
+    model = methods.prepare(base, config, training=True, resume_from=run.resume_from)
+    attention.enable(model)
+    layout = layout_of(model)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    optimizer = optim.build(model, config)
+    made.screen.say(_about(model, layout))
+    job = _job(made, engine, model, optimizer, layout)
+    wrapped = job.model
+    made_session = observe.Session(
+        config=config,
+        run=run,
+        job=job,
+        evals=made.prepared.evals,
+        save_weights=lambda folder: methods.save(engine.unwrap(wrapped), folder, config),
+        save_moments=lambda folder: checkpoint.save_optimizer(optimizer, model, folder),
+        say=made.screen.say,
+        draw=made.screen.draw,
+    )
+    if run.resume_from is not None:
+        made_session.progress = observe.restore(run.resume_from)
+        made_session.saved = made_session.progress.global_step
+        checkpoint.load_optimizer(optimizer, model, run.resume_from)
+    return made_session, model
+
+
+def _about(model: torch.nn.Module, layout: str) -> str:
+    trained, total = methods.trainable_parameters(model)
+    how = "" if layout == "tree" else "; this model cannot share prefixes: rows are padded instead"
+    return f"trainable parameters: {trained:,} of {total:,} ({trained / total:.2%}){how}"
+
+
+def _job(
+    made: Setup, engine: Engine, model: torch.nn.Module, optimizer: torch.optim.Optimizer, layout: str
+) -> Job:
+    config = made.config
+    wrapped, prepared_optimizer = engine.prepare(model, optimizer)
+    plan = plan_of(config, made.prepared, engine.world)
+    return Job(
+        engine=engine,
+        model=wrapped,
+        optimizer=prepared_optimizer,
+        schedule=optim.schedule(config, plan.total_steps),
+        loss=loss_of(config.stage),
+        plan=plan,
+        corpus=made.prepared.train if made.prepared.train is not None else [],  # type: ignore[arg-type]
+        budget=_budget(made, model),
+        share=config.prefix_sharing and layout == "tree",
+        layout=layout,
+        clip=config.max_grad_norm,
+        seed=config.seed,
+        before_forward=noise.attach(model, config.neftune_noise_alpha)
+        if config.neftune_noise_alpha
+        else None,
+    )
+
+
+def _per_step(config: Config, world: int) -> int:
+    return config.per_device_train_batch_size * config.gradient_accumulation_steps * world
+
+
+def plan_of(config: Config, prepared: Prepared, world: int) -> planning.Plan:
+    """The plan of a run. Packing makes bins of `cutoff_len` tokens; blocks of pre-training are full already."""
+    corpus, bins = prepared.train, None
+    if isinstance(corpus, Corpus) and config.packing and config.stage != "pt":
+        bins = tuple(planning.pack(corpus.lengths, config.cutoff_len))
+    units = 1 if corpus is None else len(corpus) if bins is None else len(bins)
+    return planning.Plan(
+        units=units,
+        per_step=_per_step(config, world),
+        seed=config.data_seed if config.data_seed is not None else config.seed,
+        epochs=config.num_train_epochs,
+        max_steps=config.max_steps,
+        world=world,
+        shuffle=not config.disable_shuffling and not config.streaming,
+        bins=bins,
+    )
+
+
+def _budget(made: Setup, model: torch.nn.Module) -> int:
+    config = made.config
+    if config.micro_batch_tokens:
+        return config.micro_batch_tokens
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
+    checkpointing = bool(config.gradient_checkpointing)
+    return memory.tokens_per_pass(model.config, made.machine, weights, trained, checkpointing)
+
+
+def _confirm(made: Setup) -> None:
+    """Write what the run is made of; on resume, name every change, and have those that matter confirmed."""
+    config, run = made.config, made.run
+    base = Path(locate.model(str(config.model_name_or_path), config))
+    folder = base if base.is_dir() else None
+    new = manifest.build(
+        config.as_dict(),
+        data_files=[*made.prepared.files, *_registry(config)],
+        template_text=made.renderer.template.text,
+        tokenizer_dir=folder,
+        base_dir=folder,
+        machine=asdict(made.machine),
+    )
+    if run.resume_from is not None:
+        before = Run.open(run.resume_from.parent)
+        old_config, old = before.read_json("config.resolved.json"), before.read_json("manifest.json")
+        found = compare.all_changes(old_config, config.as_dict(), old, new)
+        for line in compare.confirm(found, config.confirm_changes):
+            made.screen.say(line)
+    run.write_config(config_text(config), config.as_dict())
+    run.write_json("manifest.json", new)
+    run.write_marker(
+        stage=config.stage,
+        finetuning_type=config.finetuning_type,
+        base=config.model_name_or_path,
+        adapter=config.finetuning_type == "lora",
+        template=made.renderer.template.name,
+        system=config.default_system,
+    )
+
+
+def _registry(config: Config) -> list[str]:
+    """dataset_info.json, which decides how the files are read."""
+    path = Path(config.dataset_dir) / "dataset_info.json"
+    return [str(path)] if path.is_file() else []
+
+
+def config_text(config: Config) -> str:
+    """The configuration as the user wrote it, whether in a file or on the command line."""
+    return str(yaml.safe_dump(dict(config.written), allow_unicode=True, sort_keys=False))
