@@ -98,7 +98,7 @@ def _drawn(
 
 
 def sample(
-    count: int, num_samples: int | None = None, max_samples: int | None = None, seed: int = 42
+    count: int, num_samples: int | None = None, seed: int = 42, max_samples: int | None = None
 ) -> Indices:
     """Rows of one data set, int64 [n]: `num_samples` drawn in random order, then the first `max_samples`.
 

@@ -6,7 +6,6 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -245,7 +244,7 @@ def _strange_keys(name: str, entry: Mapping[str, Any]) -> list[str]:
 def _looked_at(spec: DatasetSpec, stage: str | None) -> DatasetSpec:
     """The spec after a look at its first rows."""
     notes: list[str] = []
-    rows = list(islice(sources.read(spec, notes, limit=LOOK_AT), LOOK_AT))
+    rows = list(sources.read(spec, notes, limit=LOOK_AT))
     return formats.settle(replace(spec, notes=(*spec.notes, *notes)), rows, stage)
 
 

@@ -203,14 +203,14 @@ def _unread_columns(spec: DatasetSpec, data: Sequence[Mapping[str, Any]]) -> lis
         name = DEFAULT_NAMES[key]
         if not spec.columns.get(key) and name in present and name not in used:
             notes.append(
-                f'{spec.name}: the rows have a column "{name}" which is not read, since {INFO} does not list it'
+                f'{spec.name}: the column "{name}" of the rows is not read, as {INFO} does not list it'
                 f' -> add "{key}": "{name}" to "columns" (list every column there) if it should be'
             )
     for key, wanted in spec.columns.items():
         if "columns" in spec.listed and wanted and wanted not in every:
             near = difflib.get_close_matches(wanted, [str(name) for name in every], 1, 0.6)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            notes.append(f'{spec.name}: no row has the column "{wanted}" that {INFO} names for {key}{hint}')
+            notes.append(f'{spec.name}: no row has a column "{wanted}", which {INFO} names for {key}{hint}')
     return notes
 
 

@@ -127,12 +127,13 @@ def _element(window: Window, kind: str) -> Any:
             value, window.at = DECODER.raw_decode(window.text, window.at)
             return value
         except json.JSONDecodeError as error:
+            line = window.line_at(error.pos)  # before fill() moves the text
             if _may_be_cut(window, error, window.at):
                 if window.fill():
                     continue
                 if not window.text.rstrip().endswith("]" if kind == "array" else "}"):
                     return _truncated(window, kind)
-            return BadRow("", "", f"line {window.line_at(error.pos)}: not valid JSON: {error.msg}")
+            return BadRow("", "", f"line {line}: not valid JSON: {error.msg}")
         except RecursionError:
             return BadRow("", "", f"line {window.line_at(window.at)}: nested too deeply to be a row of data")
 
@@ -168,8 +169,8 @@ def _resynchronise(window: Window, keys: frozenset[str]) -> bool:
             continue
         except json.JSONDecodeError as error:
             window.at = found.start()
-            if _may_be_cut(window, error, window.at) and window.fill():
-                position = 0
+            if _may_be_cut(window, error, window.at):
+                position = 0 if window.fill() else len(found.group())
             continue
         if isinstance(value, dict) and (
             2 * len(keys & set(value)) >= len(keys) if keys else not _is_message(value)
