@@ -38,10 +38,18 @@ def test_truncated_anywhere(path, end):
 
 
 def test_broken_element_costs_itself_alone(path):
-    rows = [{"conversations": [{"from": "human", "value": str(n)}, {"from": "gpt", "value": "x"}]} for n in range(5)]
+    rows = [
+        {"conversations": [{"from": "human", "value": str(n)}, {"from": "gpt", "value": "x"}]}
+        for n in range(5)
+    ]
     text = json.dumps(rows, indent=2).replace('"value": "2"', '"value": 2"')
     items = read(path, text)
-    assert [value for _, value in items if not isinstance(value, BadRow)] == [rows[0], rows[1], rows[3], rows[4]]
+    assert [value for _, value in items if not isinstance(value, BadRow)] == [
+        rows[0],
+        rows[1],
+        rows[3],
+        rows[4],
+    ]
     assert [(n, v.reason) for n, v in items if isinstance(v, BadRow)] == [
         (3, "line 30: not valid JSON: Expecting ',' delimiter")
     ]
@@ -71,6 +79,15 @@ def test_line_breaks_in_strings_nan_and_missing_or_extra_commas_are_read(path):
     assert values == [{"a": 1}, {"a": 2}, {"a": float("-inf")}]
 
 
+def test_cut_in_the_middle_of_a_character(path):
+    notes: list[str] = []
+    path.write_bytes('[{"q": "好"},\n{"q": "好好"}]'.encode()[:-4])
+    items = list(json_rows.read_json(path, notes))
+    assert items[0] == (1, {"q": "好"})
+    assert items[1][1].reason == "the file is truncated at line 2: the JSON array does not end"
+    assert notes == ["d.json: ends in the middle of a character (byte offset 24)"]
+
+
 def test_a_bad_line_is_one_bad_row(path):
     text = '{"a": 1}\n{"a": \n\n{"a": 3} x\n{"a": "\u2028"}\n'
     items = read(path, text, json_rows.read_jsonl)
@@ -89,7 +106,7 @@ def test_json_that_is_json_lines_and_the_other_way_round(path):
 
 def test_pretty_printed_objects_one_after_another(path):
     assert read(path, '{\n "a": 1\n}\n{\n "a": 2\n}\n') == [(1, {"a": 1}), (2, {"a": 2})]
-    with pytest.raises(DataError, match="line 5: not valid JSON: .* one object per line"):
+    with pytest.raises(DataError, match=r"line 5: not valid JSON: .* one object per line"):
         read(path, '{\n "a": 1\n}\n{\n "a" 2\n}\n{\n "a": 3\n}\n')
 
 

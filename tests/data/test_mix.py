@@ -1,4 +1,4 @@
-"""Order of rows over data sets. Literal values; the drawn sequences are those of datasets.interleave_datasets."""
+"""Order of rows over data sets: literal values, and drawn sequences against the definition."""
 
 import numpy as np
 import pytest

@@ -16,7 +16,9 @@ CSV = 'instruction,output\n你好,您好！\n"a, b","say ""c""\nd"\n'
 
 
 def read(path, notes=None, limit=None):
-    return list(sources.read(DatasetSpec("d", "file", str(path), base=str(Path(path).parent)), notes, limit=limit))
+    return list(
+        sources.read(DatasetSpec("d", "file", str(path), base=str(Path(path).parent)), notes, limit=limit)
+    )
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -153,7 +155,7 @@ def test_one_damaged_byte_is_not_taken_for_gbk(tmp_path):
 
 def test_latin_1_is_refused_with_its_offset(tmp_path):
     path = write(tmp_path / "d.csv", "instruction,output\ncafé,ol\xe9 na\xefve\n".encode("latin-1"))
-    with pytest.raises(DataError, match="byte offset 22: .* save the file as UTF-8"):
+    with pytest.raises(DataError, match=r"byte offset 22: .* save the file as UTF-8"):
         read(path)
 
 
