@@ -122,3 +122,15 @@ def make_model(
     model = build(arch, seed, **overrides).to(getattr(torch, dtype))
     model.save_pretrained(str(directory))
     return make_tokenizer(directory)
+
+
+def disturb(model: PreTrainedModel, size: float = 0.1, seed: int = 0) -> PreTrainedModel:
+    """Add noise to every trainable parameter (in place): what training would have changed, at once."""
+    import torch
+
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += size * torch.randn(parameter.shape, generator=draws).to(parameter)
+    return model

@@ -1,0 +1,1 @@
+"""Shipping: one plain model with everything that belongs to it, compared with what was trained."""
