@@ -1,0 +1,283 @@
+"""Examples as weighted pieces of text: which turns are learnt, what the branches share, what is split."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from luthier.data import jinja
+from luthier.data.encode import Control
+from luthier.data.jinja import Plain
+from luthier.data.shapes import Shapes, texts_of
+from luthier.data.template import Template
+from luthier.data.turns import READ, Piece, RowProblem, Turns, broken, plain
+from luthier.errors import TemplateError
+from luthier.types import Example, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_INSTEAD = {
+    "system": "choose a template with a place for it, or put that text into the user's message",
+    "tool": "choose the model's own template or a named one (such as qwen, llama3, glm4, mistral)",
+}
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How examples become tokens; the configuration keys of the same names explain them.
+
+    history: "as_trained" keeps earlier replies as the model wrote them; "as_template" gives each reply the
+    prompt that the template writes, which splits conversations whose earlier turns it rewrites.
+    """
+
+    cutoff_len: int = 2048
+    cutoff_policy: str = "cut_prompt"
+    mask_history: bool = False
+    train_on_prompt: bool = False
+    enable_thinking: bool | None = True
+    history: str = "as_trained"
+
+
+@dataclass(slots=True)
+class Draft:
+    """One sequence, or several that begin alike: trunk + branches[k]. weights: by the index of a written turn."""
+
+    trunk: list[Piece]
+    branches: list[list[Piece]]
+    weights: Sequence[Sequence[float]]
+    read_weight: float = 0.0
+
+    def pieces(self) -> Iterator[tuple[Piece, bool, float]]:
+        """Every piece, whether it begins a sequence, and the weight with which it is learnt."""
+        for k, piece in enumerate(self.trunk):
+            yield piece, k == 0, self.weight(piece, 0)
+        for b, branch in enumerate(self.branches):
+            for k, piece in enumerate(branch):
+                yield piece, k == 0 and not self.trunk, self.weight(piece, b)
+
+    def weight(self, piece: Piece, branch: int) -> float:
+        return self.read_weight if piece.turn == READ else self.weights[branch][piece.turn]
+
+
+class Drafter:
+    """Cuts examples and prompts for one template, tokenizer and set of options; `counts` says what happened."""
+
+    def __init__(
+        self,
+        template: Template,
+        tokenizer: PreTrainedTokenizerBase,
+        options: RenderOptions,
+        values: dict[str, str],
+    ) -> None:
+        self.template, self.options = template, options
+        self.counts: Counter[str] = Counter()
+        special = special_tokens(tokenizer)
+        self.turns = Turns(template, values, special, options.enable_thinking)
+        self._controls = _controls(template, tokenizer, special)
+        self._shapes = Shapes(self.turns.cut, jinja.watched(template.text))
+        self._checked: set[str] = set()
+        opening, closing = template.thought or ("<think>", "</think>")
+        self._thought = re.compile(
+            f"{re.escape(opening.strip())}.*?{re.escape(closing.strip())}\\s*", re.DOTALL
+        )
+        self._drops_thoughts = (
+            template.thought is not None and not template.ours and options.enable_thinking is False
+        )
+
+    # -- prompts ---------------------------------------------------------------------------------
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Piece]:
+        """Pieces up to where the next reply starts. Raises RowProblem, TemplateError."""
+        self._require(messages, tools, "the conversation")
+        whole, given = self._plain(messages), broken([dict(t) for t in tools], self._controls["tool"])
+        pieces = self.turns.cut(whole, given, prompt=True)
+        if self.options.history == "as_template":
+            pieces = self._as_template(pieces, self.turns.header(whole, given, self.turns.thinking_ahead))
+        self._verify(messages, whole, pieces)
+        return pieces
+
+    @staticmethod
+    def _as_template(pieces: list[Piece], header: str) -> list[Piece]:
+        """The prompt as the template writes it: in one piece when that is not how the turns were written."""
+        return pieces if "".join(piece.text for piece in pieces) == header else [Piece(header)]
+
+    # -- examples --------------------------------------------------------------------------------
+
+    def drafts(self, example: Example) -> list[Draft]:
+        """Usually one. Raises RowProblem (this row), TemplateError (the template cannot do what the data needs)."""
+        first = example.trunk[0] if example.trunk else example.branches[0][0] if example.branches else None
+        if first is None:
+            raise RowProblem("messages", "there is nothing to read and nothing to write")
+        if first.role == "text":
+            raise RowProblem("messages", "plain text is for stage pt; this is a conversation")
+        if not example.branches:
+            return [
+                Draft(
+                    self.prompt(example.trunk, example.tools), [], [self._weights(example.trunk)], self._read
+                )
+            ]
+        self._require(
+            [m for b in example.branches for m in (*example.trunk, *b)], example.tools, example.source
+        )
+        if self.options.history == "as_template":
+            return self._split(example)
+        trunk, branches, weights = [Piece("")], [], []
+        for branch in example.branches:
+            messages = (*example.trunk, *branch)
+            pieces = self._cut(messages, example.tools)
+            at = _start(pieces, len(example.trunk), branch)
+            trunk = pieces[:at]
+            branches.append(pieces[at:])
+            weights.append(self._weights(messages))
+        return [Draft(trunk, branches, weights, self._read)]
+
+    @property
+    def _read(self) -> float:
+        return 1.0 if self.options.train_on_prompt else 0.0
+
+    def _cut(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Piece]:
+        """Pieces of a whole conversation, filled into a known shape where that is exact."""
+        if not tools and not self._drops_thoughts:
+            texts = texts_of(messages, self._controls)
+            pieces = None if texts is None else self._shapes.pieces(messages, texts)
+            if pieces is not None:
+                return self._shapes.checked(messages, pieces, lambda: self._cut_exactly(messages, tools))
+        return self._cut_exactly(messages, tools)
+
+    def _cut_exactly(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Piece]:
+        whole = self._plain(messages)
+        pieces = self.turns.cut(whole, broken([dict(t) for t in tools], self._controls["tool"]))
+        self._verify(messages, whole, pieces)
+        return pieces
+
+    def _weights(self, messages: Sequence[Message]) -> list[float]:
+        weights = [m.train if m.role == "assistant" else 0.0 for m in messages]
+        if self.options.mask_history:
+            last = max((k for k, m in enumerate(messages) if m.role == "assistant"), default=-1)
+            weights = [w if k == last else 0.0 for k, w in enumerate(weights)]
+        return weights
+
+    def _split(self, example: Example) -> list[Draft]:
+        """Each learnt reply behind exactly the prompt that the template writes; in one sequence if those agree."""
+        if len(example.branches) > 1:
+            return [self._pair(example)]
+        messages = (*example.trunk, *example.branches[0])
+        weights, pieces = self._weights(messages), self._cut(messages, example.tools)
+        at = _start(pieces, len(example.trunk), example.branches[0])
+        learnt = [k for k, m in enumerate(messages) if m.role == "assistant" and weights[k]]
+        if learnt == [k for k, m in enumerate(messages) if m.role == "assistant"][:1] or not learnt:
+            return [Draft(pieces[:at], [pieces[at:]], [weights], self._read)]
+        alone = [self._reply(messages, k, example.tools) for k in learnt]
+        if all(prompt == pieces[: len(prompt)] for prompt, _ in alone):
+            return [Draft(pieces[:at], [pieces[at:]], [weights], self._read)]
+        self.counts["split"] += 1
+        return [
+            Draft([replace(p, turn=READ) for p in prompt], [reply], [weights], self._read)
+            for prompt, reply in alone
+        ]
+
+    def _pair(self, example: Example) -> Draft:
+        """Alternative endings behind the template's own prompt; turns of the trunk are only read."""
+        trunk, branches, weights = [Piece("")], [], []
+        for branch in example.branches:
+            messages = (*example.trunk, *branch)
+            first = next((k for k, m in enumerate(branch) if m.role == "assistant"), 0) + len(example.trunk)
+            trunk, _ = self._reply(messages, first, example.tools)
+            pieces = self._cut(messages, example.tools)
+            branches.append(pieces[next(k for k, p in enumerate(pieces) if p.turn == first) :])
+            weights.append([0.0] * len(example.trunk) + self._weights(messages)[len(example.trunk) :])
+        return Draft(trunk, branches, weights, self._read)
+
+    def _reply(
+        self, messages: Sequence[Message], turn: int, tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[Piece], list[Piece]]:
+        """The prompt of one reply, as the template writes it, and the reply with what follows it."""
+        pieces = self._cut(messages[: turn + 1], tools)
+        at = next(k for k, piece in enumerate(pieces) if piece.turn == turn)
+        whole, given = (
+            self._plain(messages[: turn + 1]),
+            broken([dict(t) for t in tools], self._controls["tool"]),
+        )
+        header = self.turns.header(whole[:turn], given, self.turns.thinking_of(whole[turn]))
+        return self._as_template(pieces[:at], header), pieces[at:]
+
+    # -- messages --------------------------------------------------------------------------------
+
+    def _plain(self, messages: Sequence[Message]) -> list[Plain]:
+        found = []
+        for message in messages:
+            if self._drops_thoughts and message.role == "assistant":
+                content = self._thought.sub("", message.content)
+                self.counts["thoughts removed"] += content != message.content
+                message = replace(message, content=content)
+            found.append(plain(message, self.turns, self._controls[message.role]))
+        return found
+
+    def _verify(self, messages: Sequence[Message], whole: Sequence[Plain], pieces: Sequence[Piece]) -> None:
+        """Nothing is left out silently: texts that are read must be there, and dropped reasoning is counted."""
+        text = "".join(piece.text for piece in pieces)
+        for message, seen in zip(messages, whole, strict=True):
+            content = seen["content"].strip()
+            if content in text:
+                continue
+            if message.role == "assistant":
+                rest = self._thought.sub("", content).strip()
+                self.counts["replies changed by the template"] += 1
+                if rest and rest not in text and not seen.get("tool_calls"):
+                    raise RowProblem(
+                        "assistant", f"template {self.template.name} leaves this reply out or rewrites it"
+                    )
+            elif message.role != "tool":
+                raise RowProblem(
+                    message.role, f"template {self.template.name} leaves this {message.role} message out"
+                )
+
+    def _require(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], source: str) -> None:
+        """Raises TemplateError when the template has no place for a kind of message; asked once per kind."""
+        needs = {m.role for m in messages if m.role in ("system", "tool")}
+        needs |= {"tool_calls" for m in messages if m.tool_calls} | ({"tools"} if tools else set())
+        for need in sorted(needs - self._checked):
+            role = "assistant" if need == "tool_calls" else need
+            reason = self.turns.lacks_tools() if need == "tools" else self.turns.lacks({"role": role})
+            if reason:
+                what = {"system": "a system message", "tool": "a tool's answer", "tool_calls": "tool calls"}
+                raise TemplateError(
+                    f"{source or 'the data'}: template {self.template.name} cannot express "
+                    f"{what.get(need, 'definitions of tools')}: {reason} -> {_INSTEAD.get(need, _INSTEAD['tool'])}"
+                )
+            self._checked.add(need)
+
+    def control(self, role: str) -> Control:
+        return self._controls[role]
+
+
+def _start(pieces: Sequence[Piece], trunk: int, branch: Sequence[Message]) -> int:
+    """Which piece the branch begins with: its first reply, or the text before it when it begins otherwise."""
+    at = next((k for k, piece in enumerate(pieces) if piece.turn >= trunk), len(pieces))
+    if branch and branch[0].role != "assistant":
+        return max(at - 1, 0)
+    return at
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    added = tokenizer.added_tokens_decoder.values()
+    return [*dict.fromkeys([*tokenizer.all_special_tokens, *(str(t) for t in added if t.special)])]
+
+
+def _controls(
+    template: Template, tokenizer: PreTrainedTokenizerBase, special: Sequence[str]
+) -> dict[str, Control]:
+    """What may not be spelt in a message, by its role.
+
+    Special tokens and endings nowhere; in what the model reads, also the added tokens that the template
+    writes itself (<tool_response>, <think>). A reply may hold the words around its reasoning.
+    """
+    own = [str(token) for token in tokenizer.added_tokens_decoder.values() if str(token) in template.text]
+    reading = Control([*special, *template.stops, *own])
+    words = {word.strip() for word in template.thought or ()} | {"<think>", "</think>"}
+    writing = Control([token for token in (*special, *template.stops) if token not in words])
+    return {"assistant": writing, **dict.fromkeys(("system", "user", "tool", "text"), reading)}

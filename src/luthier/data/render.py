@@ -1,0 +1,328 @@
+"""Examples to tokens, cut exactly where the model starts and stops writing.
+
+Each piece is encoded by itself, as inference will feed it: the prompt that `Renderer.prompt` gives is, token
+for token, the beginning of what training saw.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luthier.data import template as templates
+from luthier.data.cutoff import Coded, TooLong, fit
+from luthier.data.drafts import Draft, Drafter, RenderOptions
+from luthier.data.encode import BREAK, RESERVED, Encoder, Ids
+from luthier.data.template import Template
+from luthier.data.turns import READ, Piece, RowProblem
+from luthier.errors import DataError, TemplateError
+from luthier.runs import hashing
+from luthier.types import BadRow, Example, Message, Rendered, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from luthier.config import Config
+
+__all__ = ["CUTOFF", "RenderOptions", "Renderer"]
+
+VERSION = 1
+"""Raise when the same inputs would give other tokens."""
+CUTOFF = "cutoff_len"
+"""`BadRow.field` of rows that were dropped for their length (cutoff_policy: drop)."""
+_EMPTY = Tokens(np.zeros(0, np.int32), np.zeros(0, np.float32))
+_SHOWN = 10
+
+
+class Renderer:
+    """Renders with one template, one tokenizer and one set of options.
+
+    notes: what the user should know. counts: rows "split", "replies changed by the template", "thoughts removed".
+    Raises TemplateError when the template cannot render even a question.
+    """
+
+    def __init__(
+        self, template: Template, tokenizer: PreTrainedTokenizerBase, options: RenderOptions | None = None
+    ) -> None:
+        self.template, self.tokenizer = template, tokenizer
+        self.options = options or RenderOptions()
+        named = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
+        self._values = {"bos_token": "", "eos_token": "", **named}
+        self._encoder = Encoder(tokenizer)
+        self._drafter = Drafter(template, tokenizer, self.options, self._values)
+        self.notes: list[str] = self._check()
+
+    @classmethod
+    def of(cls, config: Config, tokenizer: PreTrainedTokenizerBase) -> Renderer:
+        """The renderer that a configuration asks for; the tokenizer is made ready for the template."""
+        chosen = templates.load(
+            config.template,
+            tokenizer,
+            default_system=config.default_system,
+            enable_thinking=config.enable_thinking,
+            history=config.history,
+            required=config.stage != "pt",
+        )
+        notes = templates.prepare_tokenizer(chosen, tokenizer, add=config.resize_vocab)
+        options = RenderOptions(
+            config.cutoff_len,
+            config.cutoff_policy,
+            config.mask_history,
+            config.train_on_prompt,
+            config.enable_thinking,
+            config.history,
+        )
+        renderer = cls(chosen, tokenizer, options)
+        renderer.notes[:0] = notes
+        return renderer
+
+    def _check(self) -> list[str]:
+        """Try the template on a question and its answer."""
+        user, reply = Message("user", "?"), Message("assistant", "!")
+        notes = []
+        try:
+            self._drafter.prompt([user])
+            turns = self._drafter.turns
+            asked = turns.render([{"role": "user", "content": "?"}], (), True, turns.thinking_ahead)
+            header = self._drafter.prompt([user])[0].text
+            history = [{"role": m.role, "content": m.content} for m in (user, reply, user)]
+            kept = turns.header(history, (), turns.thinking_ahead)
+            written = "".join(p.text for p in turns.cut(history, prompt=True))
+        except RowProblem as problem:
+            raise TemplateError(
+                f"{problem.reason}; it cannot even render a question and its answer"
+            ) from problem
+        if asked != header:
+            notes.append(
+                f"template {self.template.name} ends its prompt with {asked[len(header) :]!r}, which its own replies "
+                "do not begin with; prompts leave it out, as in training"
+            )
+        if kept != written:
+            how = (
+                "are kept as the model wrote them"
+                if self.options.history == "as_trained"
+                else "are rewritten"
+            )
+            notes.append(
+                f"template {self.template.name} rewrites earlier replies; they {how} (history: {self.options.history})"
+            )
+        if "strftime_now" in self.template.text:
+            notes.append(
+                f"template {self.template.name} can write today's date: such prompts differ from day to day"
+            )
+        return notes
+
+    # -- what others ask --------------------------------------------------------------------------
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self._drafter.counts
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.tokenizer)
+
+    @property
+    def stop_ids(self) -> set[int]:
+        """Tokens that end a reply."""
+        known = self.tokenizer.get_vocab()
+        ends = {self._drafter.turns.end, *self.template.stops, self._values["eos_token"]}
+        return {known[end] for end in ends if end in known}
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Endings that the vocabulary has no token for: generation has to watch for the text."""
+        known = self.tokenizer.get_vocab()
+        ends = dict.fromkeys(end for end in (self._drafter.turns.end, *self.template.stops) if end)
+        return tuple(end for end in ends if end not in known)
+
+    def fingerprint(self) -> str:
+        """Hash of everything here that decides over tokens."""
+        backend = self._encoder.backend_text() or json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
+        today = date.today().isoformat() if "strftime_now" in self.template.text else ""
+        parts = [
+            VERSION,
+            self.template.text,
+            self._values,
+            asdict(self.options),
+            hashing.sha256_text(backend),
+            today,
+        ]
+        return hashing.sha256_json(parts)
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Tokens that inference feeds so that the model writes the next reply.
+
+        Raises TemplateError when the template cannot express the conversation.
+        """
+        try:
+            pieces = self._drafter.prompt(messages, tools)
+        except RowProblem as problem:
+            raise TemplateError(problem.reason) from problem
+        return [
+            int(i)
+            for ids in self._encoder.encode([(p.text, k == 0) for k, p in enumerate(pieces)])
+            for i in ids
+        ]
+
+    def show(self, example: Example) -> tuple[str, list[tuple[int, int]]]:
+        """The whole text of an example (its first branch) and the character ranges that are learnt.
+
+        Raises TemplateError when the template cannot express it.
+        """
+        if _is_text(example):
+            return self._show_text(example)
+        try:
+            draft = self._drafter.drafts(example)[-1]
+        except RowProblem as problem:
+            raise TemplateError(f"{example.source}: {problem.reason}".removeprefix(": ")) from problem
+        text, spans = "", list[tuple[int, int]]()
+        for piece in [*draft.trunk, *(draft.branches[0] if draft.branches else [])]:
+            start, text = len(text), text + piece.text.replace(BREAK, "")
+            if draft.weight(piece, 0) and len(text) > start:
+                if spans and spans[-1][1] == start:
+                    start = spans.pop()[0]
+                spans.append((start, len(text)))
+        return text, spans
+
+    def examples(self, examples: Sequence[Example]) -> list[list[Rendered] | BadRow]:
+        """Render many examples at once. One gives one Rendered, or several with history: as_template.
+
+        BadRow where the template refuses the conversation, or (field CUTOFF) where `cutoff_policy` is drop. Raises
+        TemplateError when the template cannot express a kind of message that the data has, DataError when
+        `cutoff_policy` is error and rows are too long.
+        """
+        drafts: list[list[Draft] | BadRow] = []
+        for example in examples:
+            try:
+                drafts.append(
+                    [self._document(example)] if _is_text(example) else self._drafter.drafts(example)
+                )
+            except RowProblem as problem:
+                drafts.append(BadRow(example.source, problem.field, problem.reason))
+        groups = [group for group in drafts if not isinstance(group, BadRow)]
+        ids = iter(self._encoder.encode([(p.text, b) for g in groups for d in g for p, b, _ in d.pieces()]))
+        result: list[list[Rendered] | BadRow] = []
+        for example, group in zip(examples, drafts, strict=True):
+            result.append(group if isinstance(group, BadRow) else self._rendered(example, group, ids))
+        self._stop_if_too_long(result)
+        return result
+
+    # -- tokens -----------------------------------------------------------------------------------
+
+    def _rendered(
+        self, example: Example, drafts: Sequence[Draft], ids: Iterator[Ids]
+    ) -> list[Rendered] | BadRow:
+        result = []
+        problem = None
+        for draft in drafts:
+            coded = [(piece, begins, weight, next(ids)) for piece, begins, weight in draft.pieces()]
+            if problem is not None:
+                continue
+            try:
+                result.append(self._one(example, draft, coded))
+            except RowProblem as found:
+                problem = BadRow(example.source, found.field, found.reason)
+        return problem or result
+
+    def _one(self, example: Example, draft: Draft, coded: list[tuple[Piece, bool, float, Ids]]) -> Rendered:
+        if _is_text(example):
+            return self._text_tokens(example, coded[0][3])
+        sizes = [len(draft.trunk), *map(len, draft.branches)]
+        groups, at = [], 0
+        for size in sizes:
+            groups.append(coded[at : at + size])
+            at += size
+        lengths = [sum(len(ids) for *_, ids in group) for group in groups]
+        if lengths[0] + max(lengths[1:], default=0) <= self.options.cutoff_len:
+            parts = [_tokens([(ids, weight) for _, _, weight, ids in group]) for group in groups]
+            return Rendered(parts[0], tuple(parts[1:]), example.verdict, example.source)
+        return self._shortened(example, groups, lengths[0] + max(lengths[1:], default=0))
+
+    def _shortened(
+        self, example: Example, groups: list[list[tuple[Piece, bool, float, Ids]]], length: int
+    ) -> Rendered:
+        limit = self.options.cutoff_len
+        if self.options.cutoff_policy != "cut_prompt":
+            raise RowProblem(CUTOFF, f"{length} tokens, more than cutoff_len = {limit}")
+        messages = [
+            m for part in (example.trunk, *example.branches) for m in part if m.role in ("user", "tool")
+        ]
+        texts = [self._drafter.control(m.role).broken(m.content) for m in messages if m.content.strip()]
+        coded = [
+            [Coded(piece, begins, ids, weight, texts) for piece, begins, weight, ids in g] for g in groups
+        ]
+        try:
+            cut = fit(self._encoder, coded[0], coded[1:], limit)
+        except (TooLong, ValueError) as error:
+            raise RowProblem(CUTOFF, f"{length} tokens: {error}") from error
+        parts = [_tokens([(c.ids, c.weight) for c in group]) for group in coded]
+        return Rendered(parts[0], tuple(parts[1:]), example.verdict, example.source, cut)
+
+    def _stop_if_too_long(self, result: Sequence[list[Rendered] | BadRow]) -> None:
+        if self.options.cutoff_policy != "error":
+            return
+        long = [row for row in result if isinstance(row, BadRow) and row.field == CUTOFF]
+        if long:
+            shown = "\n".join(f"  {row.source}: {row.reason}" for row in long[:_SHOWN])
+            more = f"\n  … and {len(long) - _SHOWN} more" if len(long) > _SHOWN else ""
+            raise DataError(
+                f"rows are too long and cutoff_policy is error:\n{shown}{more}\nRaise cutoff_len, or cutoff_policy: cut_prompt"
+            )
+
+    # -- plain text (stage pt) ----------------------------------------------------------------------
+
+    def _document(self, example: Example) -> Draft:
+        text = _text_of(example)
+        if any(mark in text for mark in RESERVED):
+            raise RowProblem("text", "the text holds a Unicode noncharacter (U+FDD0 to U+FDD3); remove it")
+        return Draft([], [[Piece(self._drafter.control("text").broken(text), 0)]], [[1.0]])
+
+    def _text_tokens(self, example: Example, ids: Ids) -> Rendered:
+        """A document: the tokenizer's beginning-of-text where it writes one, the text, the end of text; all learnt."""
+        first, last = self._text_ends()
+        whole = np.array([*first, *ids, *last], dtype=np.int32)
+        mask = np.ones(len(whole), dtype=np.float32)
+        mask[: len(first)] = 0.0
+        return Rendered(_EMPTY, (Tokens(whole, mask),), example.verdict, example.source)
+
+    def _text_ends(self) -> tuple[list[int], list[int]]:
+        tokenizer = self.tokenizer
+        bos = tokenizer.bos_token_id
+        first = [bos] if bos is not None and list(tokenizer("a")["input_ids"])[:1] == [bos] else []
+        vocabulary = tokenizer.get_vocab()
+        if self.template.name == "llama3" and "<|end_of_text|>" in vocabulary:
+            return first, [vocabulary["<|end_of_text|>"]]  # its eos ends turns, not documents
+        return first, [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+
+    def _show_text(self, example: Example) -> tuple[str, list[tuple[int, int]]]:
+        first, last = (str(self.tokenizer.decode(ids)) if ids else "" for ids in self._text_ends())
+        text = _text_of(example)
+        return first + text + last, [(len(first), len(first + text + last))]
+
+
+def _is_text(example: Example) -> bool:
+    messages = example.branches[0] if example.branches else example.trunk
+    return len(messages) == 1 and messages[0].role == "text"
+
+
+def _text_of(example: Example) -> str:
+    return (example.branches[0] if example.branches else example.trunk)[0].content
+
+
+def _tokens(pieces: Sequence[tuple[Ids, float]]) -> Tokens:
+    if not pieces:
+        return _EMPTY
+    if len(pieces) == 1:
+        ids, weight = pieces[0]
+        return Tokens(ids, np.full(len(ids), weight, np.float32))
+    mask = np.repeat(
+        np.array([weight for _, weight in pieces], np.float32), np.array([len(ids) for ids, _ in pieces])
+    )
+    return Tokens(np.concatenate([ids for ids, _ in pieces]), mask)
