@@ -85,7 +85,7 @@ def test_cut_in_the_middle_of_a_character(path):
     items = list(json_rows.read_json(path, notes))
     assert items[0] == (1, {"q": "好"})
     assert items[1][1].reason == "the file is truncated at line 2: the JSON array does not end"
-    assert notes == ["d.json: ends in the middle of a character (byte offset 24)"]
+    assert notes == ["d.json: ends in the middle of a character (byte offset 25)"]
 
 
 def test_a_bad_line_is_one_bad_row(path):

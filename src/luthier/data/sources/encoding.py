@@ -52,7 +52,7 @@ def seekable(path: Path, stack: ExitStack) -> IO[bytes]:
     file = stack.enter_context(open_bytes(path))
     if not path.name.lower().endswith(".gz"):
         return file
-    unpacked = stack.enter_context(tempfile.TemporaryFile())
+    unpacked = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (the stack closes it)
     shutil.copyfileobj(file, unpacked)
     unpacked.seek(0)
     return unpacked
