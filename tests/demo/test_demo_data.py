@@ -20,6 +20,11 @@ def documents():
 
 
 @pytest.fixture(scope="module")
+def conversations():
+    return corpus.conversations()
+
+
+@pytest.fixture(scope="module")
 def small_tokenizer(documents, tmp_path_factory):
     from transformers import AutoTokenizer
 
@@ -61,13 +66,10 @@ def test_held_out_rows_have_wordings_of_their_own(sets):
     assert not [row for row in sets["intent_eval"] if plain(row["instruction"]) in trained]
 
 
-def test_no_template_marks_are_left(sets, documents):
+def test_no_template_marks_are_left(sets, documents, conversations):
     texts = [row["instruction"] + row["output"] for rows in sets.values() for row in rows] + documents
-    assert not [
-        text
-        for text in texts
-        if set(text.replace("<|im_start|>", "").replace("<|im_end|>", "")) & set("<>|()#")
-    ]
+    texts += [text for turns in conversations for turn in turns for text in turn]
+    assert not [text for text in texts if set(text) & set("<>|()#")]
 
 
 def test_same_seed_same_rows_other_seed_other_rows(sets):
@@ -83,20 +85,26 @@ def test_written_as_a_user_would(sets, tmp_path):
     assert set(sets["intent"][0]) == {"instruction", "input", "output"}
 
 
-def test_corpus_is_deterministic_and_of_the_right_size(documents):
-    assert corpus.documents() == documents
+def test_base_texts_are_deterministic_and_of_the_right_size(documents, conversations):
+    assert (corpus.documents(), corpus.conversations()) == (documents, conversations)
     assert 1_000_000 < sum(len(text.encode()) for text in documents) < 3_000_000
+    assert {len(turns) for turns in conversations} == {1, 2, 3}
 
 
-def test_corpus_holds_no_request_and_never_answers_with_an_intent(sets, documents):
-    asked, answered = set(), set()
-    for text in documents:
-        for turn in text.split("<|im_end|>\n"):
-            role, _, content = turn.removeprefix("<|im_start|>").partition("\n")
-            (answered if role == "assistant" else asked).add(content)
-    assert not answered & set(task.labels())
-    requests = {plain(row["instruction"]) for row in sets["intent_eval"]}
-    assert not requests & {plain(text) for text in asked | set(documents)}
+def test_base_never_sees_a_request_nor_an_intent_as_an_answer(sets, documents, conversations):
+    turns = [turn for conversation in conversations for turn in conversation]
+    assert not {answer for _, answer in turns} & set(task.labels())
+    texts = [plain(text) for text in documents] + [plain(question) for question, _ in turns]
+    known = "\n".join(sorted(set(texts)))
+    assert not [row for row in sets["intent_eval"] if plain(row["instruction"]) in known]
+
+
+def test_base_data_written_as_a_user_would(tmp_path):
+    corpus.write(tmp_path)
+    read = {p.name: json.loads(p.read_text(encoding="utf-8")) for p in tmp_path.iterdir()}
+    assert list(read["text.json"][0]) == ["text"]
+    assert [m["role"] for m in read["talk.json"][0]["messages"]][:2] == ["user", "assistant"]
+    assert set(read["dataset_info.json"]) == {"text", "talk"}
 
 
 def test_slots_keep_their_value_from_question_to_answer():
@@ -128,11 +136,10 @@ def test_no_token_joins_two_chinese_characters(small_tokenizer):
     assert max(sum("\u4e00" <= c <= "\u9fff" for c in text) for text in decoded) == 1
 
 
-def test_chat_template_is_what_the_base_was_pre_trained_on(small_tokenizer):
-    messages = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "您好"}]
-    text = small_tokenizer.apply_chat_template(messages, tokenize=False)
-    assert text == corpus.chat(("你好", "您好"))
+def test_chat_template_is_chatml(small_tokenizer):
+    messages = [{"role": "user", "content": "你好"}]
+    text = small_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text == "<|im_start|>user\n你好<|im_end|>\n<|im_start|>assistant\n"
+    assert small_tokenizer.convert_ids_to_tokens(small_tokenizer(text)["input_ids"])[0] == "<|im_start|>"
     assert small_tokenizer.eos_token == "<|im_end|>"
     assert small_tokenizer.pad_token == "<|endoftext|>"
-    ids = small_tokenizer(text)["input_ids"]
-    assert small_tokenizer.convert_ids_to_tokens(ids)[0] == "<|im_start|>"

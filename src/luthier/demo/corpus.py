@@ -1,21 +1,26 @@
-"""Text for pre-training the demo's base, made from templates: prose, and short conversations in ChatML.
+"""What the demo's base learns from, made from templates: prose to pre-train on, then conversations.
 
-It holds everyday sentences, questions with answers, arithmetic and customer-service prose in Chinese and
-English, but no request of the task and no intent as an answer: what the base can sort, it learnt by tuning.
+Everyday sentences, questions with answers, arithmetic and talk between shops and customers, in Chinese and
+English. No request of the task is in it, and no intent is ever an answer: the base can talk a little, but
+what sorts requests is learnt by tuning alone.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from luthier.demo.grammar import Slots, expand, table
 
 LANGUAGES = ("zh", "en")
-DOCUMENTS = 12_000
-TURN = "<|im_start|>{role}\n{content}<|im_end|>\n"
+DOCUMENTS, CONVERSATIONS = 10_000, 10_000
+
+Turns = list[tuple[str, str]]
+"""Questions with their answers, in order."""
 
 
 @dataclass(frozen=True)
@@ -25,43 +30,71 @@ class _Source:
     rng: random.Random
 
 
+def write(directory: str | Path, seed: int = 0) -> Path:
+    """Write the data sets `text` (pre-training) and `talk` (conversations) and their dataset_info.json."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    talk = [{"messages": _messages(turns)} for turns in conversations(seed)]
+    files: dict[str, Any] = {
+        "text.json": [{"text": text} for text in documents(seed)],
+        "talk.json": talk,
+        "dataset_info.json": {
+            "text": {"file_name": "text.json", "columns": {"prompt": "text"}},
+            "talk": {"file_name": "talk.json", "formatting": "openai"},
+        },
+    }
+    for name, content in files.items():
+        (directory / name).write_text(
+            json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        )
+    return directory
+
+
 def documents(seed: int = 0, count: int = DOCUMENTS) -> list[str]:
-    """`count` documents of 20 to 400 characters; a pure function of the arguments."""
+    """Prose, and conversations written down as questions and answers; a pure function of the arguments."""
+    source = _source(f"{seed} documents")
+    return [_pick(_TEXTS, source)(source, source.rng.choice(LANGUAGES)) for _ in range(count)]
+
+
+def conversations(seed: int = 0, count: int = CONVERSATIONS) -> list[Turns]:
+    """Conversations of one to three turns; a pure function of the arguments."""
+    source = _source(f"{seed} conversations")
+    return [_pick(_TALKS, source)(source, source.rng.choice(LANGUAGES)) for _ in range(count)]
+
+
+def _source(seed: str) -> _Source:
     texts = {**table("corpus.yaml"), "dialogues": table("dialogues.yaml")}
     shop = table("slots.yaml")
     slots = {language: {**texts["slots"], **shop[language]} for language in LANGUAGES}
-    source = _Source(texts, slots, random.Random(f"{seed} corpus"))
-    kinds, weights = zip(*_KINDS, strict=True)
+    return _Source(texts, slots, random.Random(seed))
+
+
+def _messages(turns: Turns) -> list[dict[str, str]]:
     return [
-        kind(source, source.rng.choice(LANGUAGES)) for kind in source.rng.choices(kinds, weights, k=count)
+        {"role": role, "content": content}
+        for turn in turns
+        for role, content in zip(("user", "assistant"), turn, strict=True)
     ]
-
-
-def rows(seed: int = 0, count: int = DOCUMENTS) -> list[dict[str, str]]:
-    """The documents as rows of a pre-training data set."""
-    return [{"text": text} for text in documents(seed, count)]
-
-
-def chat(*turns: tuple[str, str]) -> str:
-    """(question, answer) pairs in ChatML."""
-    return "".join(
-        TURN.format(role="user", content=question) + TURN.format(role="assistant", content=answer)
-        for question, answer in turns
-    )
 
 
 def _prose(source: _Source, language: str, section: str = "plain") -> str:
     templates = source.texts[section][language]
     chosen = source.rng.sample(templates, source.rng.randint(1, 4))
-    joint = "" if language == "zh" else " "
-    return joint.join(_capital(expand(t, source.slots[language], source.rng)) for t in chosen)
+    sentences = (_capital(expand(template, source.slots[language], source.rng)) for template in chosen)
+    return {"zh": "", "en": " "}[language].join(sentences)
 
 
 def _service(source: _Source, language: str) -> str:
     return _prose(source, language, "service")
 
 
-def _conversation(source: _Source, language: str) -> str:
+def _transcript(source: _Source, language: str) -> str:
+    ask, reply = {"zh": ("问：", "答："), "en": ("Q: ", "A: ")}[language]
+    turns = _pick(_TALKS, source)(source, language)
+    return "\n".join(f"{ask}{question}\n{reply}{answer}" for question, answer in turns)
+
+
+def _small_talk(source: _Source, language: str) -> Turns:
     turns = []
     for _ in range(source.rng.randint(1, 3)):
         section = source.rng.choices(("questions", "replies", "sums"), (6, 2, 1))[0]
@@ -74,10 +107,10 @@ def _conversation(source: _Source, language: str) -> str:
             expand(part, source.slots[language], source.rng, values) for part in pair.split(" => ")
         )
         turns.append((_capital(question) if language == "en" else question, answer))
-    return chat(*turns)
+    return turns
 
 
-def _dialogue(source: _Source, language: str) -> str:
+def _shop_talk(source: _Source, language: str) -> Turns:
     group = source.rng.choice(source.texts["dialogues"][language])
     values: dict[str, Any] = {}
     question, answer = (
@@ -86,7 +119,7 @@ def _dialogue(source: _Source, language: str) -> str:
     )
     opening, ending = (source.rng.choice(source.texts[part][language]) for part in ("openings", "endings"))
     question = opening + question + ending
-    return chat((_capital(question) if source.rng.random() < 0.5 else question, _capital(answer)))
+    return [(_capital(question) if source.rng.random() < 0.5 else question, _capital(answer))]
 
 
 def _sum(rng: random.Random, language: str) -> tuple[str, str]:
@@ -102,9 +135,11 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-_KINDS: tuple[tuple[Callable[[_Source, str], str], int], ...] = (
-    (_prose, 3),
-    (_service, 4),
-    (_conversation, 5),
-    (_dialogue, 8),
-)
+def _pick(
+    weighted: Mapping[Callable[[_Source, str], Any], int], source: _Source
+) -> Callable[[_Source, str], Any]:
+    return source.rng.choices(list(weighted), list(weighted.values()))[0]
+
+
+_TEXTS: dict[Callable[[_Source, str], str], int] = {_prose: 3, _service: 4, _transcript: 8}
+_TALKS: dict[Callable[[_Source, str], Turns], int] = {_small_talk: 4, _shop_talk: 6}
