@@ -159,6 +159,16 @@ def test_latin_1_is_refused_with_its_offset(tmp_path):
         read(path)
 
 
+TRADITIONAL = "question,answer\n請問營業時間,早上九點到下午五點\n"
+
+
+def test_traditional_chinese_in_gbk_is_read_and_big5_is_refused(tmp_path):
+    rows = read(write(tmp_path / "d.csv", TRADITIONAL.encode("gbk")))
+    assert rows[0].data == {"question": "請問營業時間", "answer": "早上九點到下午五點"}
+    with pytest.raises(DataError, match="not plausible as GB18030 -> save the file as UTF-8"):
+        read(write(tmp_path / "d.csv", TRADITIONAL.encode("big5")))
+
+
 def test_characters_across_block_borders(tmp_path, monkeypatch):
     from luthier.data.sources import encoding
 

@@ -27,17 +27,8 @@ PROMPTS = (
     "输入",
 )
 ANSWERS = (
-    "output",
-    "response",
-    "answer",
-    "completion",
-    "target",
-    "reply",
-    "回答",
-    "答案",
-    "答",
-    "回复",
-    "输出",
+    *("output", "response", "answer", "completion", "target", "reply", "回答", "答案", "答", "回复", "输出"),
+    *("label", "category", "class", "intent", "标签", "类别", "分类", "意图"),
 )
 QUERIES = ("input", "context", "输入", "上下文")
 TEXTS = ("text", "content", "raw_content", "document", "正文", "文本", "内容")
@@ -107,7 +98,8 @@ def _as_fields(seen: Mapping[str, Any], columns: Names) -> tuple[str, Names, Nam
     texts = [
         name for name, value in seen.items() if isinstance(value, str | int | float) and value is not True
     ]
-    prompt, answer = _first(PROMPTS, seen), _first(ANSWERS, seen)
+    answer = _first([name for name in ANSWERS if name != columns["kto_tag"]], seen)
+    prompt = _first(PROMPTS, seen) or (_first(TEXTS, seen) if answer else None)
     if prompt is None and columns["chosen"] is None:
         only = _first(TEXTS, seen) or (texts[0] if len(texts) == 1 and len(seen) == 1 else None)
         if only is not None and answer is None:
@@ -174,11 +166,13 @@ def settle(spec: DatasetSpec, rows: Iterable[Row | BadRow], stage: str | None = 
 
     Raises DataError when no format was declared and none can be recognised.
     """
+    rows = list(rows)
     data = [row.data for row in rows if isinstance(row, Row)]
     notes = list(spec.notes)
     if spec.formatting is None:
         if not data:
-            raise DataError(f"{spec.name}: none of its first rows can be read -> look at the file")
+            why = next((f" ({row.source}: {row.reason})" for row in rows if isinstance(row, BadRow)), "")
+            raise DataError(f"{spec.name}: none of its first rows can be read{why} -> look at the file")
         try:
             formatting, columns, tags, why = guess(data)
         except DataError as error:

@@ -136,14 +136,23 @@ def _not_utf8(path: Path, offset: int, notes: list[str] | None) -> str:
             f"{path}: byte offset {offset}: neither UTF-8 nor UTF-16 nor GB18030"
             f" (byte 0x{sample[error.start]:02x}) -> save the file as UTF-8"
         ) from error
-    runs = ASCII.sub("", text)
-    # Real Chinese text keeps mostly to the characters of GB2312; Latin-1 or Big5 misread as GB18030 does not.
-    if len(runs.encode("gb2312", "ignore")) < len(runs):  # fewer than half of them (two bytes each)
+    if not _chinese(ASCII.sub("", text)):
         raise DataError(
             f"{path}: byte offset {offset}: not UTF-8, and not plausible as GB18030 -> save the file as UTF-8"
         )
     note(notes, f"{path.name}: read as {SPOKEN['gb18030']}; it is not UTF-8")
     return "gb18030"
+
+
+def _chinese(text: str) -> bool:
+    """Whether characters read as GB18030 are plausible: of everyday simplified or traditional Chinese.
+
+    Latin-1, Big5 and Shift-JIS misread as GB18030 give characters that are rare in both.
+    """
+    everyday, traditional = (
+        len(text.encode(name, "ignore")) / (2 * len(text)) for name in ("gb2312", "big5")
+    )
+    return everyday > 0.6 or traditional > 0.9
 
 
 def chunks(path: Path, notes: list[str] | None = None) -> Iterator[str]:
