@@ -95,20 +95,15 @@ def _as_messages(
 
 
 def _as_fields(seen: Mapping[str, Any], columns: Names) -> tuple[str, Names, Names, str]:
-    texts = [
-        name for name, value in seen.items() if isinstance(value, str | int | float) and value is not True
-    ]
+    numbers_and_texts = (str, int, float)
+    texts = [k for k, v in seen.items() if isinstance(v, numbers_and_texts) and not isinstance(v, bool)]
     answer = _first([name for name in ANSWERS if name != columns["kto_tag"]], seen)
     prompt = _first(PROMPTS, seen) or (_first(TEXTS, seen) if answer else None)
-    if prompt is None and columns["chosen"] is None:
-        only = _first(TEXTS, seen) or (texts[0] if len(texts) == 1 and len(seen) == 1 else None)
-        if only is not None and answer is None:
-            return (
-                "text",
-                columns | {"prompt": only},
-                dict(TAGS),
-                f'"{only}" holds text and there is no answer',
-            )
+    if prompt is None and answer is None and columns["chosen"] is None:
+        only = _first(TEXTS, seen) or (texts[0] if len(texts) == 1 == len(seen) else None)
+        if only is not None:
+            columns |= {"prompt": only, "kto_tag": None}
+            return "text", columns, dict(TAGS), f'"{only}" holds text and there is no answer'
     why = ""
     if (prompt is None or answer is None) and len(texts) == 2 == len(seen) and columns["chosen"] is None:
         prompt = prompt or next(name for name in texts if name != answer)
