@@ -10,7 +10,7 @@ nothing are the ordinary packed case.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -68,11 +68,8 @@ class Batch:
         return self.parent.numel() == 1
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {
-            name: value.to(device) for name in self.__slots__ if torch.is_tensor(value := getattr(self, name))
-        }
-        rest = {name: getattr(self, name) for name in self.__slots__ if name not in moved}
-        return Batch(**moved, **rest)
+        tensors = (f.name for f in fields(self) if torch.is_tensor(getattr(self, f.name)))
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
 
 def sequences(rendered: Rendered, example: int) -> list[Flat]:

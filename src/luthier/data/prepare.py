@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from luthier.config import Config
 from luthier.data import blocks, formats, mix, registry, sources, store
@@ -18,7 +19,7 @@ from luthier.data.ledger import Ledger
 from luthier.data.render import Renderer
 from luthier.data.spec import DatasetSpec
 from luthier.errors import DataError
-from luthier.runs import hashing
+from luthier.runs import atomic, hashing
 from luthier.types import BadRow, Example, Rendered, Row
 
 CHUNK = 4096
@@ -96,7 +97,7 @@ def prepare(config: Config, renderer: Renderer, say: Callable[[str], None]) -> P
 def mixed(config: Config, sets: list[Tokenised]) -> store.Corpus:
     """The training corpus: data sets in the order that `mix_strategy` gives."""
     picks = [
-        mix.sample(len(t.store), t.store.index["num_samples"], config.max_samples, config.seed) for t in sets
+        mix.sample(len(t.store), t.store.index["num_samples"], config.seed, config.max_samples) for t in sets
     ]
     order = mix.order([len(p) for p in picks], config.mix_strategy, config.interleave_probs, config.seed)
     index = order.copy()
@@ -112,7 +113,8 @@ def whole(one: Tokenised) -> store.Corpus:
 
 
 def _joined(corpora: list[store.Corpus]) -> store.Corpus:
-    stores, parts = [], []
+    stores: list[store.Store] = []
+    parts: list[npt.NDArray[np.int64]] = []
     for corpus in corpora:
         part = corpus.index.copy()
         part[:, 0] += len(stores)
@@ -123,7 +125,7 @@ def _joined(corpora: list[store.Corpus]) -> store.Corpus:
 
 def hub_of(config: Config) -> dict[str, str | None]:
     """How hubs are reached, for the registry."""
-    return {"cache_dir": config.cache_dir, "hf_hub_token": config.hf_hub_token}
+    return {"cache_dir": config.cache_dir}
 
 
 def examples(
@@ -186,7 +188,7 @@ def _write(
     made = rendered(rows, renderer, ledger, rejected)
     if config.stage == "pt":
         made = blocks.chop(made, config.cutoff_len, config.packing is not False, ledger)
-    with store.atomic.directory(path) as folder, store.Writer(folder, renderer.vocabulary) as writer:
+    with atomic.directory(path) as folder, store.Writer(folder, renderer.vocabulary) as writer:
         for one in made:
             writer.add(one)
             ledger.examples += 1

@@ -83,7 +83,7 @@ class Writer:
     def finish(self, extra: dict[str, Any]) -> None:
         self._ids.flush()
         self._mask.flush()
-        columns = {
+        columns: dict[str, npt.NDArray[Any]] = {
             "pieces": np.frombuffer(self._pieces, np.int64),
             "first": np.frombuffer(self._first, np.int64),
             "verdicts": np.array(self._verdicts, np.int8),

@@ -26,6 +26,8 @@ _HARMLESS = frozenset(
     "attention flash_attn gradient_checkpointing disable_gradient_checkpointing hub trust_remote_code "
     "do_train system".split()
 )
+# Where the run is written: whoever moves a run knows it.
+_PLACES = frozenset(("output_dir", "logging_dir", "run_name"))
 _HARMLESS_SECTIONS = ("generate", "export")
 # Names of things whose content the manifest knows: the same content under another name is no change.
 _CONTENT = {
@@ -113,7 +115,7 @@ def confirm(found: Iterable[Change], confirmed: bool) -> list[str]:
     if grave and not confirmed:
         instead = "undo these, or set confirm_changes: true to go on with them"
         raise RunError(_listed("was begun without", grave, instead))
-    return [f"continuing with {change}" for change in found]
+    return [f"continuing with {change}" for change in found if change.key not in _PLACES]
 
 
 def _listed(what: str, found: Iterable[Change], instead: str) -> str:

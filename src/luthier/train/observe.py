@@ -52,7 +52,11 @@ class Progress:
 
 @dataclass
 class Session:
-    """A training run in progress. `save_weights(directory)` writes the model in its method's form."""
+    """A training run in progress.
+
+    save_weights(directory): writes the model in its method's form · stop: why training ends early ·
+    saved: step of the newest checkpoint · measured: the evaluation of the weights as they are now, if any.
+    """
 
     config: Config
     run: Run
@@ -66,6 +70,7 @@ class Session:
     stop: str | None = None
     began: float = field(default_factory=time.perf_counter)
     saved: int = -1
+    measured: dict[str, float] | None = None
 
     @property
     def total(self) -> int:
@@ -86,6 +91,7 @@ def due(session: Session, strategy: str, every: float | None) -> bool:
 def observe(session: Session, step: Step) -> None:
     """Everything that happens after a step, in the order that a reader of the log expects."""
     session.progress.add(step)
+    session.measured = None
     for note in session.job.notes:
         session.say(note)
     session.job.notes.clear()
@@ -151,7 +157,8 @@ def clock(seconds: float) -> str:
 def evaluate_step(session: Session) -> None:
     config = session.config
     if session.evals and due(session, config.eval_strategy, config.eval_steps or config.logging_steps):
-        judge(session, run_evaluation(session))
+        session.measured = run_evaluation(session)
+        judge(session, session.measured)
 
 
 def run_evaluation(session: Session) -> dict[str, float]:

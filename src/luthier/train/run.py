@@ -81,11 +81,13 @@ def _train(at_work: observe.Session, made: Setup, model: torch.nn.Module) -> Non
     job.engine.start_tracking(config.project or "luthier", config.as_dict())
     done = at_work.progress.global_step
     made.screen.start(job.plan.total_steps, done)
-    if done < job.plan.total_steps:
-        made.screen.say(f"training from step {done} to {job.plan.total_steps}, {len(job.corpus)} examples")
     if config.eval_on_start and done == 0 and at_work.evals:
         observe.run_evaluation(at_work)
     with signals.deferred() as asked:
+        if done < job.plan.total_steps:
+            made.screen.say(
+                f"training from step {done} to {job.plan.total_steps}, {len(job.corpus)} examples"
+            )
         for step in steps(job, done):
             observe.observe(at_work, step)
             if asked():
@@ -107,6 +109,7 @@ def _take_best(at_work: observe.Session, made: Setup) -> None:
     if best is None or best == at_work.progress.global_step or not folder.is_dir():
         return
     checkpoint.load_weights(at_work.job.engine.unwrap(at_work.job.model), folder, made.config)
+    at_work.measured = None
     made.screen.say(f"the best weights are those of step {best}; they are the result")
 
 
@@ -129,7 +132,7 @@ def _after(at_work: observe.Session, made: Setup, model: torch.nn.Module) -> Non
     """Evaluation and prediction at the end, where asked."""
     config = made.config
     if config.do_eval and at_work.evals:
-        measured = observe.run_evaluation(at_work)
+        measured = at_work.measured or observe.run_evaluation(at_work)
         if at_work.job.engine.is_main:
             results.write(made.run, "eval", {**measured, "epoch": round(at_work.progress.epoch, 4)})
     if config.do_predict and at_work.job.engine.is_main:
