@@ -56,10 +56,12 @@ def test_a_quantized_base_takes_one_adapter_and_no_merge(wide, tmp_path):
     pytest.importorskip("bitsandbytes")
     config = Config(model_name_or_path=str(wide), quantization_bit=4)
     model = methods.prepare(load.model(config, torch.float32, True), config, True)
-    methods.save(model, tmp_path, config)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        methods.save(model, tmp_path / name, config)
     with pytest.raises(ModelError, match="without quantization_bit"):
         methods.merge(model)
-    twice = config.replace(adapter_name_or_path=(str(tmp_path), str(tmp_path)))
+    twice = config.replace(adapter_name_or_path=(str(tmp_path / "one"), str(tmp_path / "two")))
     with pytest.raises(ModelError, match="takes one adapter"):
         methods.prepare(load.model(config, torch.float32, False), twice, False)
 

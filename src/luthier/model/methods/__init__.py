@@ -94,14 +94,13 @@ def prepare(
             f"adapter_name_or_path: finetuning_type: {config.finetuning_type} has no adapters. Merge it "
             "first (luthier export) and give the result as model_name_or_path"
         )
-    if adapters and not config.create_new_adapter:
-        model = method.load(model, [*adapters[:-1], resume_from or adapters[-1]], config, True)
+    below = adapters if config.create_new_adapter else adapters[:-1]
+    last = resume_from or (adapters[-1] if len(adapters) > len(below) else None)
+    if last is not None:
+        model = method.load(model, [*below, last], config, True)
     else:
-        for adapter in adapters:
-            model = method.merge(method.load(model, [adapter], config, False))
-        model = (
-            method.load(model, [resume_from], config, True) if resume_from else method.attach(model, config)
-        )
+        model = method.merge(method.load(model, below, config, False)) if below else model
+        model = method.attach(model, config)
     upcast(model, config)
     return model.train()
 

@@ -28,7 +28,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
 from luthier.errors import ModelError
@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 NAME = "default"
 PISSA = "luthier_pissa"
 """In the header of a converted adapter: rank, alpha and rsLoRA flag that it had while it trained, as JSON."""
+BELOW = "luthier_below"
+"""In the header of an adapter that was trained on top of others: their directories, in order, as JSON."""
 START = "luthier_pissa_start"
 """Attribute of a model that trains PiSSA: its initial lora_A and lora_B, on the CPU, by parameter name."""
 SCALE = ("r", "lora_alpha", "use_rslora")
@@ -91,6 +93,9 @@ def save(model: PreTrainedModel, directory: Path, config: Config) -> None:
     if start is not None:
         header[PISSA] = json.dumps({key: getattr(settings, key) for key in SCALE})
         tensors, settings = _converted(model, tensors, settings)
+    below = config.adapter_name_or_path if config.create_new_adapter else config.adapter_name_or_path[:-1]
+    if below:
+        header[BELOW] = json.dumps([str(path) for path in chain(below, config)])
     settings.base_model_name_or_path = str(config.model_name_or_path)
     settings.inference_mode = True
     own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
@@ -103,20 +108,39 @@ def load(
 ) -> PreTrainedModel:
     """Put adapters on the base, in order: all but the last are merged into it, the last stays apart.
 
-    Raises ModelError when one was made for another base, or several meet a quantized one.
+    One that was trained on top of others brings them along. Raises ModelError when one was made for another
+    base, or several meet a quantized one.
     """
-    if is_quantized(model) and len(directories) > 1:
+    *below, last = chain(directories, config)
+    if is_quantized(model) and below:
         raise ModelError(
             "adapter_name_or_path: a quantized base takes one adapter, because merging the others into "
             "rounded weights is inexact. Export them merged first, or leave quantization_bit out"
         )
-    for directory in directories[:-1]:
-        model = merge(load(model, [directory], config, False))
-    path = locate.adapter(str(directories[-1]), config)
+    for path in below:
+        model = merge(_put(model, path, config, False))
+    return _put(model, last, config, trainable)
+
+
+def chain(directories: Sequence[str | Path], config: Config) -> list[Path]:
+    """The adapters in these directories, each after those that it was trained on top of, none twice."""
+    found: list[Path] = []
+    for name in directories:
+        path = locate.adapter(str(name), config).resolve()
+        for below in json.loads(_header(path).get(BELOW, "[]")):
+            if Path(below) not in found:
+                log.info("%s was trained on top of %s, which is merged first", path, below)
+                found.append(locate.adapter(below, config).resolve())
+        if path not in found:
+            found.append(path)
+    return found
+
+
+def _put(model: PreTrainedModel, path: Path, config: Config, trainable: bool) -> PreTrainedModel:
     fit.check(model, path, config)
-    scale = _pissa_scale(path) if trainable else None
+    scale = _header(path).get(PISSA) if trainable else None
     if scale is not None:
-        return _resume_pissa(model, path, config, scale)
+        return _resume_pissa(model, path, config, json.loads(scale))
     with seeded(config.seed), _quiet():
         try:
             return PeftModel.from_pretrained(model, str(path), adapter_name=NAME, is_trainable=trainable)
@@ -124,6 +148,17 @@ def load(
             raise ModelError(
                 f"{path}: the adapter cannot be put on {config.model_name_or_path}: {error}"
             ) from error
+
+
+def _header(path: Path) -> dict[str, str]:
+    """The metadata of an adapter's weights. Raises ModelError when the file is damaged."""
+    try:
+        with safe_open(path / locate.ADAPTER_WEIGHTS, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ModelError(
+            f"{path / locate.ADAPTER_WEIGHTS}: damaged: {error}. Copy the adapter again"
+        ) from error
 
 
 def merge(model: PreTrainedModel) -> PreTrainedModel:
@@ -250,12 +285,6 @@ def _converted(
     settings.use_rslora = False
     settings.init_lora_weights = True
     return joined, settings
-
-
-def _pissa_scale(path: Path) -> dict[str, Any] | None:
-    with safe_open(path / locate.ADAPTER_WEIGHTS, framework="pt") as file:
-        text = (file.metadata() or {}).get(PISSA)
-    return dict(json.loads(text)) if text else None
 
 
 def _resume_pissa(
