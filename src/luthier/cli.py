@@ -105,7 +105,7 @@ def _usage() -> str:
     return (
         "luthier: fine-tune language models on your own data\n\n"
         f"usage: luthier VERB ...\n\n{table}\n\n"
-        "A CONFIG is a YAML or JSON file with LLaMA-Factory's keys, a RUN the directory that a training wrote;\n"
+        "A CONFIG is a YAML or JSON file with LLaMA-Factory's keys, a RUN the directory of a training;\n"
         "both take key=value and --key value after them. `luthier VERB --help` lists the keys of a verb."
     )
 

@@ -113,17 +113,11 @@ def _needs(config: Config, loaded: Loaded) -> list[Problem]:
 
 def _rules(config: Config) -> list[Problem]:
     table = rules.ANYWHERE + (rules.TRAIN if config.verb == "train" else ())
-    return [Problem(_place(config, r.key), r.what, r.instead) for r in table if r.broken(config)]
-
-
-def _place(config: Config, key: str) -> str:
-    """Where `key` was written, with its name when the place does not show it."""
-    where = config.where.get(key, key)
-    return where if key in where else f"{where} ({key})"
+    return [Problem(config.place(r.key), r.what, r.instead) for r in table if r.broken(config)]
 
 
 def _package_notes(config: Config) -> list[str]:
     return [
-        f'{_place(config, need.key)}: {need.value} needs {need.module}: pip install "luthier[{need.extra}]"'
+        f'{config.place(need.key)}: {need.value} needs {need.module}: pip install "luthier[{need.extra}]"'
         for need in packages.missing(config)
     ]

@@ -14,7 +14,7 @@ from luthier.config.compat import nearest
 from luthier.config.machine import Machine
 from luthier.config.read import Loaded, read
 from luthier.config.resolve import resolve
-from luthier.config.schema import Config
+from luthier.config.schema import KEYS, Config
 from luthier.errors import ConfigError, UsageError
 from luthier.types import Problem
 
@@ -24,6 +24,9 @@ _DETECT = ("luthier.model.machine", "detect")
 
 def main_check(args: list[str]) -> int:
     """`luthier check CONFIG [overrides] [--verb VERB] [--format text|json]`; 0 when it would run, else 2."""
+    if "--help" in args or "-h" in args:
+        print(main_check.__doc__)
+        return 0
     args, verb = _take(args, "verb")
     loaded = read(args, os.environ)
     verb = verb or _likely_verb(loaded)
@@ -44,6 +47,9 @@ def main_check(args: list[str]) -> int:
 
 def main_keys(args: list[str]) -> int:
     """`luthier keys [NAME …] [--format text|json] [--markdown]`."""
+    if "--help" in args or "-h" in args:
+        print(main_keys.__doc__)
+        return 0
     args, style = _take(args, "format")
     if "--markdown" in args:
         print(table.markdown(), end="")
@@ -85,9 +91,8 @@ def _likely_verb(loaded: Loaded) -> str:
     names = set(loaded.values)
     if "export_dir" in names:
         return "export"
-    if loaded.run or (
-        "model_name_or_path" in names and not names & {"dataset", "output_dir", "do_train", "stage"}
-    ):
+    trains = {k for k, key in KEYS.items() if key.section in ("train", "method")} - {"finetuning_type"}
+    if loaded.run or ("model_name_or_path" in names and not names & (trains | {"dataset"})):
         return "chat"
     return "train"
 

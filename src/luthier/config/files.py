@@ -34,7 +34,7 @@ def problems(config: Config) -> list[Problem]:
 def _model(config: Config) -> list[Problem]:
     name = config.model_name_or_path
     path = local(name) if name else None
-    where = config.where.get("model_name_or_path", "model_name_or_path")
+    where = config.place("model_name_or_path")
     if path is None or not name:
         return []
     if path.suffix == ".gguf":
@@ -66,7 +66,7 @@ def _model(config: Config) -> list[Problem]:
 
 def _adapters(config: Config) -> list[Problem]:
     found = []
-    where = config.where.get("adapter_name_or_path", "adapter_name_or_path")
+    where = config.place("adapter_name_or_path")
     for name in config.adapter_name_or_path:
         path = local(name)
         if path is not None and not path.exists():
@@ -84,9 +84,7 @@ def _template(config: Config) -> list[Problem]:
     name = config.template or ""
     if not name.endswith(".jinja") or Path(name).expanduser().is_file():
         return []
-    return [
-        Problem(config.where.get("template", "template"), f"{name} does not exist", "a .jinja file or a name")
-    ]
+    return [Problem(config.place("template"), f"{name} does not exist", "a .jinja file or a name")]
 
 
 def _datasets(config: Config) -> list[Problem]:
@@ -101,7 +99,7 @@ def _datasets(config: Config) -> list[Problem]:
         return [wrong]
     found = []
     for key, name in wanted:
-        problem = _dataset(name, folder, info, config.where.get(key, key))
+        problem = _dataset(name, folder, info, config.place(key))
         if problem is not None:
             found.append(problem)
     return found

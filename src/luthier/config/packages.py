@@ -1,4 +1,4 @@
-"""Which optional packages a request needs, and whether they are installed (without importing them)."""
+"""Which optional packages a request cannot do without, and whether they are installed (not imported)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Need:
 
 
 def missing(config: Config) -> list[Need]:
-    """Optional packages that the request asks for and that are not installed."""
+    """What is not installed. Trackers and plots are left out by `resolve` instead."""
     return [need for need in _wanted(config) if not installed(need.module)]
 
 
@@ -35,13 +35,6 @@ def _wanted(config: Config) -> list[Need]:
         needs.append(Need("quantization_bit", str(config.quantization_bit), "bitsandbytes", "quant"))
     if config.hub == "modelscope":
         needs.append(Need("hub", "modelscope", "modelscope", "modelscope"))
-    if config.verb != "train":
-        return needs
-    if "8bit" in config.optim or config.optim.startswith("paged"):
+    if config.verb == "train" and ("8bit" in config.optim or config.optim.startswith("paged")):
         needs.append(Need("optim", config.optim, "bitsandbytes", "quant"))
-    if config.plot_loss:
-        needs.append(Need("plot_loss", "true", "matplotlib", "plot"))
-    for tracker in config.report_to:
-        if tracker not in ("none", "all"):
-            needs.append(Need("report_to", tracker, tracker, tracker))
     return needs

@@ -217,7 +217,11 @@ TRAIN: tuple[Rule, ...] = (
     ),
     Rule(
         "load_best_model_at_end",
-        lambda c: c.load_best_model_at_end and c.save_strategy not in ("best", c.eval_strategy),
+        lambda c: (
+            c.load_best_model_at_end
+            and c.save_strategy not in ("best", c.eval_strategy)
+            and c.eval_strategy != "no"
+        ),
         "the best evaluation must have been saved",
         "the same save_strategy as eval_strategy, or best",
     ),

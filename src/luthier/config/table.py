@@ -1,4 +1,4 @@
-"""The table of all names: keys of the schema, foreign keys, environment variables; as text, JSON or Markdown."""
+"""The table of all names (keys, foreign keys, environment variables) as text, JSON or Markdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECTION_TITLES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One name. status: own, same, translated, ignored or refused; `text` says what it does or why it does not."""
+    """One name. status: own, same, translated, ignored or refused · text: what it does, or why not."""
 
     name: str
     status: str

@@ -65,6 +65,11 @@ class Config(Luthier, Export, Generate, Train, Method, Data, Model):
         """A new Config with some keys changed."""
         return dataclasses.replace(self, **changes)
 
+    def place(self, name: str) -> str:
+        """Where the key was written, with its name when the place does not show it."""
+        where = self.where.get(name, name)
+        return where if name in where else f"{where} ({name})"
+
     def is_set(self, name: str) -> bool:
         """True when the user (or the run) gave the key; False when it has its default."""
         return name in self.where

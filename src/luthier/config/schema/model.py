@@ -54,7 +54,7 @@ class Model:
     quantization_method: str = key(
         "bnb", "Who quantizes while loading.", ("bnb",), aliases={"bitsandbytes": "bnb"}
     )
-    quantization_type: str = key("nf4", "4-bit number format.", ("nf4", "fp4"))
+    quantization_type: str = key("nf4", "Number format of 4-bit weights.", ("nf4", "fp4"))
     double_quantization: bool = key(True, "Quantize the quantization constants as well (4 bit).")
     hub: str = key(
         "huggingface",

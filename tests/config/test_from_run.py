@@ -1,0 +1,159 @@
+"""A run directory knows base, adapter, template and system message; no verb differs from them unnoticed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier.config import load
+from luthier.errors import ConfigError
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "base", {"config.json": {}})
+    return tmp_path
+
+
+def make(folder: Path, files: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def run(weights: str = "adapter_config.json", **resolved: Any) -> dict[str, Any]:
+    """The files of a run that was tuned on base/ with the template qwen."""
+    keys = {"model_name_or_path": "base", "template": "qwen", "dataset": ["a/b"], "val_size": 0.1, "seed": 7}
+    return {
+        "luthier.json": {"base": "base", "template": "qwen", "system": "Be brief.", "status": "complete"},
+        "config.resolved.json": {
+            **keys,
+            "enable_thinking": False,
+            "cutoff_len": 99,
+            "trust_remote_code": True,
+        }
+        | resolved,
+        "template.jinja": "{{ messages }}",
+        weights: {},
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["saves/x"],
+        ["saves/x/luthier.json"],
+        ["model_name_or_path=base", "adapter_name_or_path=saves/x"],
+        ["model_name_or_path=base", "output_dir=saves/x"],
+    ],
+)
+def test_everything_comes_from_the_run(home: Path, words: list[str]) -> None:
+    make(home / "saves/x", run())
+    config = load(words, "chat", {})
+    assert (config.run, config.adapter_name_or_path) == ("saves/x", ("saves/x",))
+    assert (config.model_name_or_path, config.template) == ("base", "saves/x/template.jinja")
+    assert (config.system, config.enable_thinking, config.cutoff_len) == ("Be brief.", False, 99)
+    assert config.notes == ()
+
+
+def test_permission_to_run_code_is_not_inherited(home: Path) -> None:
+    make(home / "saves/x", run())
+    assert load(["saves/x"], "chat", {}).trust_remote_code is False
+
+
+def test_a_run_that_changed_all_weights_is_the_model(home: Path) -> None:
+    make(home / "saves/x", run("config.json"))
+    config = load(["saves/x", "export_dir=out"], "export", {})
+    assert (config.model_name_or_path, config.adapter_name_or_path) == ("saves/x", ())
+
+
+def test_a_given_value_wins_over_the_run(home: Path) -> None:
+    make(home / "saves/x", run())
+    make(home / "moved", {"config.json": {}})
+    config = load(
+        ["saves/x", "model_name_or_path=moved", "system=Be kind.", "--no_enable_thinking"], "chat", {}
+    )
+    assert (config.model_name_or_path, config.system) == ("moved", "Be kind.")
+
+
+def test_the_name_of_the_same_template_changes_nothing(home: Path) -> None:
+    make(home / "saves/x", run())
+    config = load(["saves/x", "--template", "qwen"], "chat", {})
+    assert (config.template, config.notes) == ("saves/x/template.jinja", ())
+
+
+def test_another_template_is_not_taken_by_accident(home: Path) -> None:
+    make(home / "saves/x", run())
+    config = load(["saves/x", "--template", "qwen3"], "chat", {})
+    assert config.template == "saves/x/template.jinja"
+    assert config.notes == (
+        "--template: saves/x was trained with the template qwen, so that one is used, not qwen3 "
+        "(confirm_changes: true uses yours)",
+    )
+
+
+def test_another_template_can_be_insisted_on(home: Path) -> None:
+    make(home / "saves/x", run())
+    config = load(["saves/x", "--template", "qwen3", "--confirm_changes"], "chat", {})
+    assert config.template == "qwen3"
+    assert config.notes == (
+        "--template: saves/x was trained with the template qwen; qwen3 is used, as asked",
+    )
+
+
+def test_predict_takes_the_held_out_part_unless_data_is_given(home: Path) -> None:
+    make(home / "saves/x", run())
+    held_out = load(["saves/x"], "predict", {})
+    assert (held_out.dataset, held_out.val_size, held_out.seed) == (("a/b",), 0.1, 7)
+    given = load(["saves/x", "--dataset", "c/d"], "predict", {})
+    assert (given.dataset, given.val_size, given.seed) == (("c/d",), 0, 42)
+
+
+def test_train_a_run_again(home: Path) -> None:
+    make(home / "saves/x", {**run(), "config.yaml": "model_name_or_path: base\ndataset: a/b\nlora_rank: 3\n"})
+    config = load(["saves/x", "max_steps=5"], "train", {})
+    assert (config.lora_rank, config.output_dir, config.max_steps) == (3, "saves/x", 5)
+    assert config.where["lora_rank"] == "saves/x/config.yaml:3"
+
+
+def test_training_goes_on_from_an_adapter_with_its_template(home: Path) -> None:
+    make(home / "saves/x", run())
+    words = ["model_name_or_path=base", "adapter_name_or_path=saves/x", "dataset=a/b", "output_dir=saves/y"]
+    config = load(words, "train", {})
+    assert (config.template, config.system) == ("saves/x/template.jinja", None)
+    other = load([*words, "template=llama3"], "train", {})
+    assert other.template == "llama3"
+    assert "was trained with the template qwen; llama3 is used, as asked" in other.notes[0]
+
+
+def test_an_adapter_of_another_program_knows_its_base(home: Path) -> None:
+    make(home / "peft", {"adapter_config.json": {"base_model_name_or_path": "base"}})
+    assert load(["peft", "template=qwen"], "chat", {}).model_name_or_path == "base"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"luthier.json": {"base": "base"}}, "saves/x: holds no trained weights yet"),
+        ({"luthier.json": "{", "adapter_config.json": {}}, "saves/x/luthier.json: cannot be read"),
+    ],
+)
+def test_a_run_that_cannot_be_used(home: Path, files: dict[str, Any], expected: str) -> None:
+    make(home / "saves/x", files)
+    with pytest.raises(ConfigError) as caught:
+        load(["saves/x", "model_name_or_path=base"], "chat", {})
+    assert str(caught.value.problems[0]).startswith(expected)
+
+
+def test_a_run_whose_base_is_gone(home: Path) -> None:
+    make(home / "saves/x", run(model_name_or_path="/gone/base") | {"luthier.json": {"base": "/gone/base"}})
+    with pytest.raises(ConfigError) as caught:
+        load(["saves/x"], "chat", {})
+    (problem,) = caught.value.problems
+    assert problem.where == "saves/x/luthier.json (model_name_or_path)"
+    assert problem.what == "the model /gone/base does not exist"
