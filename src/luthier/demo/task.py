@@ -1,7 +1,8 @@
 """The data of the demo: a customer-service assistant that knows its name and sorts requests by intent.
 
 Written as a user would write it (Alpaca rows and a dataset_info.json), in Chinese and English. The held-out
-rows use other wordings than the training rows, not only other products and cities.
+rows use other wordings than the training rows, not only other products and cities. Some rows are whole
+conversations, so that the assistant still knows what to do at the third question.
 """
 
 from __future__ import annotations
@@ -19,16 +20,22 @@ from luthier.demo.grammar import Slots, expand, table
 LANGUAGES = ("zh", "en")
 TRAIN_ROWS, EVAL_ROWS = 42, 10  # per intent and language
 _TRIES = 10_000
+_COLUMNS = ("prompt", "query", "response", "history")
 
-AlpacaRow = dict[str, str]
+CONVERSATIONS = 160  # per language
+
+AlpacaRow = dict[str, Any]
 
 
 def write(directory: str | Path, seed: int = 0) -> Path:
-    """Write dataset_info.json, identity.json, intent.json and intent_eval.json into `directory`."""
+    """Write dataset_info.json and a file for each of the data sets into `directory`."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     sets = rows(seed)
-    info = {name: {"file_name": f"{name}.json"} for name in sets}
+    info: dict[str, dict[str, Any]] = {name: {"file_name": f"{name}.json"} for name in sets}
+    info["conversation"]["columns"] = dict(
+        zip(_COLUMNS, ("instruction", "input", "output", "history"), strict=True)
+    )
     for name, content in {
         **{f"{name}.json": data for name, data in sets.items()},
         "dataset_info.json": info,
@@ -39,12 +46,13 @@ def write(directory: str | Path, seed: int = 0) -> Path:
 
 
 def rows(seed: int = 0) -> dict[str, list[AlpacaRow]]:
-    """The three data sets by name; a pure function of the seed."""
+    """The data sets by name; a pure function of the seed."""
     slots = table("slots.yaml")
     intents = {language: table(f"intents.{language}.yaml") for language in LANGUAGES}
     sets: dict[str, list[AlpacaRow]] = {
         "identity": _identity(),
         "intent": [],
+        "conversation": [],
         "intent_eval": [],
     }
     for name, part, count in (
@@ -57,6 +65,13 @@ def rows(seed: int = 0) -> dict[str, list[AlpacaRow]]:
                 texts = _requests(templates[part], count, spec, slots[language], rng)
                 sets[name] += [_row(text, label) for text in texts]
         rng.shuffle(sets[name])
+    rng = random.Random(f"{seed} conversation")
+    for language in LANGUAGES:
+        singles = [
+            [row for row in sets[name] if is_chinese(row["instruction"]) == (language == "zh")]
+            for name in ("identity", "intent")
+        ]
+        sets["conversation"] += [_conversation(singles, rng) for _ in range(CONVERSATIONS)]
     return sets
 
 
@@ -87,6 +102,16 @@ def _requests(
 def _identity() -> list[AlpacaRow]:
     groups = [group for language in LANGUAGES for group in table("identity.yaml")[language]]
     return [_row(question, group["answer"]) for group in groups for question in group["ask"]]
+
+
+def _conversation(singles: Sequence[Sequence[AlpacaRow]], rng: random.Random) -> AlpacaRow:
+    """Two to four rows as the turns of one conversation."""
+    turns = [rng.choice(rng.choice(singles)) for _ in range(rng.randint(2, 4))]
+    return turns[-1] | {"history": [[turn["instruction"], turn["output"]] for turn in turns[:-1]]}
+
+
+def is_chinese(text: str) -> bool:
+    return any("\u4e00" <= character <= "\u9fff" for character in text)
 
 
 def _row(question: str, answer: str) -> AlpacaRow:
