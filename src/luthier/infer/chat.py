@@ -12,13 +12,17 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luthier.errors import LuthierError
 from luthier.infer.engine import Engine, Generation, TextStream
 from luthier.infer.loading import Ready, load
 from luthier.runs import atomic
 from luthier.types import Message
+
+if TYPE_CHECKING:
+    from luthier.config import Config
+    from luthier.data.render import Renderer
 
 WELCOME = (
     "/clear forgets the conversation · /system TEXT · /save FILE · /exit · three quotes open several lines"
@@ -37,7 +41,7 @@ class Session:
     def __init__(
         self,
         engine: Engine,
-        renderer: Any,
+        renderer: Renderer,
         tokenizer: Any,
         options: Generation,
         system: str | None = None,
@@ -71,20 +75,18 @@ class Session:
         return "".join(self.stream(text))
 
     def stream(self, text: str) -> Generator[str, None, None]:
-        """The answer piece by piece, never splitting a character.
+        """The answer piece by piece, never splitting a character; a thought that is empty is not shown.
 
         Closing the iterator stops the answer; what was said so far stays in the history.
         """
         asked = Message("user", text)
         prompt = self._renderer.prompt([*self._opening(), *self.history, asked], self.tools)
-        pieces: list[str] = []
+        said: list[str] = []
         try:
-            for piece in self._pieces(prompt):
-                pieces.append(piece)
-                yield piece
+            yield from _without_empty_thought(self._pieces(prompt, said), self._renderer.template.thought)
         finally:
-            if pieces:
-                self.history += [asked, Message("assistant", "".join(pieces))]
+            if any(said):
+                self.history += [asked, Message("assistant", "".join(said))]
 
     def clear(self) -> None:
         """Forget the conversation; the system message stays."""
@@ -100,13 +102,31 @@ class Session:
     def _opening(self) -> list[Message]:
         return [Message("system", self.system)] if self.system is not None else []
 
-    def _pieces(self, prompt: list[int]) -> Iterator[str]:
-        text = TextStream(self._tokenizer, self._skip)
+    def _pieces(self, prompt: list[int], said: list[str]) -> Iterator[str]:
+        text = TextStream(self._tokenizer, self._skip, self.options.stop_strings)
         for token in self._engine.stream(prompt, self.options):
-            if piece := text.push(token):
-                yield piece
-        if piece := text.close():
-            yield piece
+            said.append(text.push(token))
+            yield said[-1]
+            if text.ended:
+                return
+        said.append(text.close())
+        yield said[-1]
+
+
+def _without_empty_thought(pieces: Iterator[str], thought: tuple[str, str] | None) -> Iterator[str]:
+    """Reasoning models that were told, or taught, not to think write an empty thought first: leave it out."""
+    if thought is None:
+        yield from pieces
+        return
+    empty, held = "".join("".join(thought).split()), ""
+    for piece in pieces:
+        held += piece
+        if not empty.startswith("".join(held.split())):
+            break
+    if "".join(held.split()).startswith(empty):
+        held = held.partition(thought[1].strip())[2].lstrip()
+    yield held
+    yield from pieces
 
 
 def open_session(run_or_model: str | Path, **overrides: Any) -> Session:
@@ -145,7 +165,7 @@ def main(args: Sequence[str]) -> int:
     return 0
 
 
-def _config(args: Sequence[str]) -> Any:
+def _config(args: Sequence[str]) -> Config:
     from luthier.config import load as load_config
     from luthier.config import resolve
     from luthier.model import machine

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from luthier.errors import UsageError
+
+if TYPE_CHECKING:
+    from luthier.config import Config
+    from luthier.data.render import Renderer
 
 Progress = Callable[[int, list[int]], None]
 """Called once per finished prompt with its index and its tokens."""
@@ -27,7 +31,8 @@ class Generation:
     temperature: divides the logits · top_k: keep the k most likely tokens, 0 keeps all · top_p: keep the
     smallest set of tokens whose probabilities sum to p · repetition_penalty: Keskar et al. 2019, over prompt
     and answer · num_beams, length_penalty: beam search · seed: with the prompt's index it alone decides every
-    draw, so an answer does not depend on which prompts share its batch · stop_ids: any of them ends it.
+    draw, so an answer does not depend on which prompts share its batch · stop_ids: any of them ends it ·
+    stop_strings: endings that are no token of the vocabulary; the answer still holds the one that came.
     """
 
     max_new_tokens: int = 1024
@@ -41,6 +46,7 @@ class Generation:
     length_penalty: float = 1.0
     seed: int = 0
     stop_ids: frozenset[int] = frozenset()
+    stop_strings: tuple[str, ...] = ()
 
     @property
     def greedy(self) -> bool:
@@ -65,7 +71,7 @@ class Engine(Protocol):
     def stream(self, prompt: Sequence[int], options: Generation) -> Iterator[int]: ...
 
 
-def generation(config: Any, stop_ids: Collection[int], do_sample: bool | None = None) -> Generation:
+def generation(config: Config, renderer: Renderer, do_sample: bool | None = None) -> Generation:
     """The decoding that a Config asks for; `do_sample` overrides the config where it is not None."""
     return Generation(
         max_new_tokens=config.max_new_tokens,
@@ -78,7 +84,8 @@ def generation(config: Any, stop_ids: Collection[int], do_sample: bool | None = 
         num_beams=config.num_beams,
         length_penalty=config.length_penalty,
         seed=config.seed,
-        stop_ids=frozenset(stop_ids),
+        stop_ids=frozenset(renderer.stop_ids),
+        stop_strings=renderer.stop_strings,
     )
 
 
@@ -91,28 +98,56 @@ def find(name: str) -> Callable[..., Engine]:
     return engine
 
 
+def text_of(tokenizer: Any, ids: Sequence[int], options: Generation, skip_special_tokens: bool = True) -> str:
+    """A whole answer as text, without the stop string that ended it."""
+    text: str = tokenizer.decode(
+        ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+    )
+    return text[: _end(text, options.stop_strings)]
+
+
+def _end(text: str, stops: Sequence[str]) -> int | None:
+    """Where the first stop string begins; None where there is none."""
+    return min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
+
+
 class TextStream:
     """Turns a growing list of tokens into text, piece by piece, never splitting a character.
 
     Byte-level tokens may each hold part of a character, and some tokenizers write a leading space only in
     context. So the last tokens are decoded together with the ones before them, and text is held back while
-    it ends in the replacement character.
+    it ends in the replacement character, or in the beginning of a stop string; a whole one ends it.
     """
 
-    def __init__(self, tokenizer: Any, skip_special_tokens: bool = True) -> None:
+    def __init__(self, tokenizer: Any, skip_special_tokens: bool = True, stops: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._skip = skip_special_tokens
         self._ids: list[int] = []
         self._context = self._said = 0
+        self._stops = tuple(stops)
+        self._held = ""
+        self.ended = False
 
     def push(self, token: int) -> str:
         """The text that became certain with this token; may be empty."""
         self._ids.append(token)
-        return self._advance(hold=True)
+        return self._release(self._advance(hold=True), hold=True)
 
     def close(self) -> str:
         """What was held back: bytes that never became a character are shown as U+FFFD."""
-        return self._advance(hold=False)
+        return self._release(self._advance(hold=False), hold=False)
+
+    def _release(self, new: str, hold: bool) -> str:
+        text, self._held = self._held + new, ""
+        end = _end(text, self._stops)
+        if self.ended or end is not None:
+            text, self.ended = "" if self.ended else text[:end], True
+        elif hold:
+            begun = max(
+                (n for stop in self._stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0
+            )
+            text, self._held = text[: len(text) - begun], text[len(text) - begun :]
+        return text
 
     def _advance(self, hold: bool) -> str:
         before = self._decode(self._ids[self._context : self._said])

@@ -205,7 +205,7 @@ class HFEngine:
                 if tokens[place] in options.stop_ids or len(answers[row]) == budgets[row]:
                     continue
                 answers[row].append(tokens[place])
-                if len(answers[row]) < budgets[row]:
+                if len(answers[row]) < budgets[row] and not self._ended(answers[row], options):
                     going.append(place)
             if not going:
                 return list(zip(batch, answers, strict=True))
@@ -214,6 +214,13 @@ class HFEngine:
                 chooser.keep(going)
                 state = state.select(going)
             logits = self._step(state, torch.tensor([[tokens[place]] for place in going]))
+
+    def _ended(self, answer: list[int], options: Generation) -> bool:
+        """Whether a stop string has come; a token holds at least one byte of it."""
+        if not options.stop_strings:
+            return False
+        tail = self.tokenizer.decode(answer[-max(len(stop.encode()) for stop in options.stop_strings) :])
+        return any(stop in tail for stop in options.stop_strings)
 
     def _start(self, group: Group, rows: list[list[int]], options: Generation) -> Start:
         """Compute what the group shares, once. Nothing is shared where it would leave a sliding window."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ class Ready:
 
     def generation(self, do_sample: bool | None = None) -> Generation:
         """The decoding that the config asks for; `do_sample` overrides it where it is not None."""
-        return engine.generation(self.config, self.renderer.stop_ids, do_sample)
+        return engine.generation(self.config, self.renderer, do_sample)
 
 
 def load(config: Config) -> Ready:
@@ -33,17 +34,21 @@ def load(config: Config) -> Ready:
 
     The template fails before the weights are read. Raises ModelError, TemplateError, MissingPackage.
     """
+    from transformers.utils import logging
+
     from luthier.data.render import Renderer
     from luthier.model import load as loading
     from luthier.model import machine, methods
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = loading.tokenizer(config)
     renderer = Renderer.of(config, tokenizer)
     dtype = loading.dtype(config, training=False)
     base = loading.model(config, dtype, training=False, tokenizer=tokenizer)
     model = methods.prepare(base, config, training=False)
     if not getattr(base, "is_quantized", False):
-        model = model.to(machine.device())
+        model.to(machine.device())  # type: ignore[arg-type]
     adapters = ", ".join(map(str, config.adapter_name_or_path)) or "none"
     about = (
         f"base {config.model_name_or_path} · adapter {adapters} · template {renderer.template.name}"

@@ -124,20 +124,32 @@ def normalise(answer: str) -> str:
     return unicodedata.normalize("NFKC", answer).casefold().strip().rstrip(".。!").rstrip()
 
 
-def score(predicts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """Means over all rows; accuracy, macro_f1 and outside_labels only where the answers form a closed set."""
+def without_thought(text: str, thought: tuple[str, str] | None) -> str:
+    """What follows the reasoning between the two words of `thought`; "" where the reasoning never ends."""
+    if thought is None:
+        return text
+    _, close, after = text.rpartition(thought[1].strip())
+    return after if close or thought[0].strip() not in text else ""
+
+
+def score(
+    predicts: Sequence[str], labels: Sequence[str], thought: tuple[str, str] | None = None
+) -> dict[str, float]:
+    """Means over all rows; accuracy, macro_f1 and outside_labels only where the answers form a closed set.
+
+    thought: the words around a reasoning model's thoughts. ROUGE and BLEU see them, as in LLaMA-Factory;
+    whether an answer is right is decided without them.
+    """
     if not predicts:
         return {}
     rows = [
-        {
-            **rouge(predict, label),
-            "bleu-4": bleu_4(predict, label),
-            "exact_match": predict.strip() == label.strip(),
-        }
-        for predict, label in zip(predicts, labels, strict=True)
+        {**rouge(p, label), "bleu-4": bleu_4(p, label)} for p, label in zip(predicts, labels, strict=True)
     ]
     means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-    closed = closed_set(predicts, labels)
+    answers = [without_thought(text, thought).strip() for text in predicts]
+    wanted = [without_thought(text, thought).strip() for text in labels]
+    means["exact_match"] = sum(a == w for a, w in zip(answers, wanted, strict=True)) / len(rows)
+    closed = closed_set(answers, wanted)
     if closed is not None:
         means |= {
             "accuracy": closed.accuracy,

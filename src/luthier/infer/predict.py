@@ -11,13 +11,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
-from luthier.errors import DataError, LuthierError
+from luthier.errors import DataError
 from luthier.infer import engine as engines
 from luthier.infer import metrics
-from luthier.infer.engine import Engine
+from luthier.infer.engine import Engine, Generation
 from luthier.infer.loading import load, ready_engine
 from luthier.runs import Run
 from luthier.types import BadRow, Example, Message
@@ -45,12 +46,6 @@ class Question:
     source: str
 
 
-class Stopped(LuthierError):
-    """The user stopped the work; what was finished is kept."""
-
-    exit_code = 130
-
-
 def main(args: Sequence[str]) -> int:
     """`luthier predict RUN --dataset NAME`: numbers to stdout, everything else to stderr."""
     from luthier.config import load as load_config
@@ -68,7 +63,7 @@ def main(args: Sequence[str]) -> int:
 def predict(config: Config, say: Say | None = None) -> dict[str, float]:
     """Answer the data set of the request and write the results; returns what predict_results.json holds.
 
-    They go to `output_dir`, else into the run. Raises DataError, ModelError, RunError, and Stopped on Ctrl-C.
+    They go to `output_dir`, else into the run. Raises DataError, ModelError, RunError.
     """
     say = say or _say
     run = Run.join((config.is_set("output_dir") and config.output_dir) or config.run or NOWHERE)
@@ -142,36 +137,51 @@ def _which(config: Config, renderer: Renderer, say: Say) -> tuple[Sequence[str],
     if config.val_size > 0:
         held = prepare.prepare(config, renderer, lambda _: None).evals["validation"]
         say(f"predicting on the {len(held)} rows that val_size held out")
-        return config.dataset, {held.source(i) for i in range(len(held))}
+        return config.dataset, {held[i].source for i in range(len(held))}
     say(f"predicting on {', '.join(config.dataset)}; eval_dataset or --dataset NAME chooses another")
     return config.dataset, None
 
 
 def _rows(names: Sequence[str], config: Config) -> Iterator[Example | BadRow]:
-    from luthier.data import prepare, registry
+    """Rows as for training, with their answer as a branch; rows that ask without an answer have none."""
+    from luthier.data import formats, prepare, registry, sources
 
-    for spec in registry.specs(names, config.dataset_dir):
-        yield from prepare.examples(spec, "sft", config.max_samples)
+    for spec in registry.specs(names, config.dataset_dir, hub=prepare.hub_of(config)):
+        for row in islice(sources.read(spec), config.max_samples):
+            if isinstance(row, BadRow):
+                yield row
+                continue
+            for stage in ("sft", "predict"):
+                try:
+                    yield formats.to_example(row, spec, stage)
+                    break
+                except formats.RowProblem as problem:
+                    why = problem
+            else:
+                yield BadRow(row.source, why.field, why.reason, row.data)
 
 
 def _question(example: Example, config: Config, renderer: Renderer) -> Question:
-    """The conversation up to the last answer, which is the label."""
-    messages = [*example.trunk, *(example.branches[0] if example.branches else ())]
-    label = example.answer or ""
-    if example.answer is None:
-        last = max((i for i, m in enumerate(messages) if m.role == "assistant"), default=None)
-        if last is not None:
-            label, messages = _text(messages[last]), messages[:last]
-    if config.system is not None and not (messages and messages[0].role == "system"):
-        messages = [Message("system", config.system), *messages]
-    return Question(renderer.prompt(messages, example.tools), label, example.source)
+    """The conversation up to the last answer, and that answer as training would have the model write it."""
+    trunk = list(example.trunk)
+    if config.system is not None and not (trunk and trunk[0].role == "system"):
+        trunk.insert(0, Message("system", config.system))
+    if not example.branches:
+        return Question(renderer.prompt(trunk, example.tools), "", example.source)
+    *before, answer = example.branches[0]
+    prompt = renderer.prompt([*trunk, *before], example.tools)
+    return Question(prompt, _label(answer, replace(example, trunk=tuple(trunk)), renderer), example.source)
 
 
-def _text(message: Message) -> str:
-    calls = [
-        json.dumps({"name": c.name, "arguments": c.arguments}, ensure_ascii=False) for c in message.tool_calls
-    ]
-    return "\n".join([*([message.content] if message.content else []), *calls])
+def _label(answer: Message, example: Example, renderer: Renderer) -> str:
+    """The answer as the template writes it: its tokens as text, without the end of the turn."""
+    found = renderer.examples([replace(example, branches=example.branches[:1])])[0]
+    if isinstance(found, BadRow):
+        return answer.content
+    ids = found[-1].branches[0].ids.tolist()
+    ends = [i for i, token in enumerate(ids) if token in renderer.stop_ids]
+    ids = ids[: ends[-1]] if ends else ids
+    return engines.text_of(renderer.tokenizer, ids, Generation(stop_strings=renderer.stop_strings))
 
 
 def _judge(config: Config, read: int, bad: list[BadRow], say: Say) -> None:
@@ -195,7 +205,7 @@ def _answer(
 ) -> dict[str, float]:
     rows = questions(config, renderer, say)
     sample = config.do_sample if config.is_set("do_sample") else False
-    options = engines.generation(config, renderer.stop_ids, sample)
+    options = engines.generation(config, renderer, sample)
     done: dict[int, str] = {}
     began = time.perf_counter()
 
@@ -206,15 +216,17 @@ def _answer(
     with open(run.path / PARTIAL, "w", encoding="utf-8") as partial, _Bar(len(rows)) as bar:
 
         def finished(i: int, ids: list[int]) -> None:
-            done[i] = tokenizer.decode(ids, skip_special_tokens=config.skip_special_tokens)
+            done[i] = engines.text_of(tokenizer, ids, options, config.skip_special_tokens)
             _write(partial, record(i))
             bar.advance(len(ids))
 
         try:
             engine.generate([row.prompt for row in rows], options, finished)
         except KeyboardInterrupt:
-            raise Stopped(f"stopped after {len(done)} of {len(rows)} rows: {run.path / PARTIAL}") from None
-    results = _results([done[i] for i in range(len(rows))], rows, time.perf_counter() - began)
+            say(f"stopped after {len(done)} of {len(rows)} rows, which are in {run.path / PARTIAL}")
+            raise
+    pairs = [(done[i], row.label) for i, row in enumerate(rows)]
+    results = _results(pairs, renderer.template.thought, time.perf_counter() - began)
     _keep(run, [record(i) for i in range(len(rows))], results)
     if metrics.word_cutter()[1] != "jieba":
         say('ROUGE is over characters, not words: jieba is missing (pip install "luthier[metrics]")')
@@ -222,11 +234,13 @@ def _answer(
     return results
 
 
-def _results(predicts: list[str], rows: list[Question], seconds: float) -> dict[str, float]:
-    scored = [(predict, row.label) for predict, row in zip(predicts, rows, strict=True) if row.label]
-    values = metrics.score([predict for predict, _ in scored], [label for _, label in scored])
-    values |= {"rows": len(rows), "runtime": round(seconds, 4)}
-    values |= {"samples_per_second": round(len(rows) / max(seconds, 1e-9), 3)}
+def _results(
+    pairs: list[tuple[str, str]], thought: tuple[str, str] | None, seconds: float
+) -> dict[str, float]:
+    scored = [(predict, label) for predict, label in pairs if label]
+    values = metrics.score([predict for predict, _ in scored], [label for _, label in scored], thought)
+    values |= {"rows": len(pairs), "runtime": round(seconds, 4)}
+    values |= {"samples_per_second": round(len(pairs) / max(seconds, 1e-9), 3)}
     return {f"predict_{name}": round(value, 6) for name, value in values.items()}
 
 
