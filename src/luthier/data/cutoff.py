@@ -1,8 +1,8 @@
 """Sequences that are too long: prompts are shortened in the middle, headers and endings are never touched.
 
 What gives way, in this order: the middle of the longest texts of users and tools in the trunk, then in the
-branch, then the ends of replies (before their end-of-turn token), the branch's first. System messages, everything that the
-template writes, and at least FLOOR tokens of each text stay.
+branch, then the ends of replies (before their end-of-turn token), the branch's first. System messages,
+everything that the template writes, and at least FLOOR tokens of each text stay.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from luthier.data import jinja
-from luthier.data.encode import Control
+from luthier.data.encode import Control, Encoder
 from luthier.data.jinja import Plain
-from luthier.data.shapes import Shapes, texts_of
+from luthier.data.shapes import Shapes, texts_of, unseamed
 from luthier.data.template import Template
 from luthier.data.turns import READ, Piece, RowProblem, Turns, broken, plain
 from luthier.errors import TemplateError
@@ -20,9 +20,15 @@ from luthier.types import Example, Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_INSTEAD = {
-    "system": "choose a template with a place for it, or put that text into the user's message",
-    "tool": "choose the model's own template or a named one (such as qwen, llama3, glm4, mistral)",
+_OTHER = "choose a template that knows tools, such as qwen, llama3, glm4 or mistral"
+_NEEDS = {
+    "system": (
+        "a system message",
+        "choose a template with a place for it, or put that text into the user's message",
+    ),
+    "tool": ("a tool's answer", _OTHER),
+    "tool_calls": ("tool calls", _OTHER),
+    "tools": ("definitions of tools", _OTHER),
 }
 
 
@@ -44,7 +50,7 @@ class RenderOptions:
 
 @dataclass(slots=True)
 class Draft:
-    """One sequence, or several that begin alike: trunk + branches[k]. weights: by the index of a written turn."""
+    """One sequence, or several that begin alike: trunk + branches[k]. weights: by branch and written turn."""
 
     trunk: list[Piece]
     branches: list[list[Piece]]
@@ -64,21 +70,22 @@ class Draft:
 
 
 class Drafter:
-    """Cuts examples and prompts for one template, tokenizer and set of options; `counts` says what happened."""
+    """Cuts examples and prompts for one template, tokenizer and set of options; `counts`: what happened."""
 
     def __init__(
         self,
         template: Template,
-        tokenizer: PreTrainedTokenizerBase,
+        encoder: Encoder,
         options: RenderOptions,
         values: dict[str, str],
     ) -> None:
+        tokenizer = encoder.tokenizer
         self.template, self.options = template, options
         self.counts: Counter[str] = Counter()
         special = special_tokens(tokenizer)
         self.turns = Turns(template, values, special, options.enable_thinking)
         self._controls = _controls(template, tokenizer, special)
-        self._shapes = Shapes(self.turns.cut, jinja.watched(template.text))
+        self._shapes = Shapes(self.turns.cut, jinja.watched(template.text), encoder.with_seams)
         self._checked: set[str] = set()
         opening, closing = template.thought or ("<think>", "</think>")
         self._thought = re.compile(
@@ -103,12 +110,12 @@ class Drafter:
     @staticmethod
     def _as_template(pieces: list[Piece], header: str) -> list[Piece]:
         """The prompt as the template writes it: in one piece when that is not how the turns were written."""
-        return pieces if "".join(piece.text for piece in pieces) == header else [Piece(header)]
+        return pieces if unseamed("".join(piece.text for piece in pieces)) == header else [Piece(header)]
 
     # -- examples --------------------------------------------------------------------------------
 
     def drafts(self, example: Example) -> list[Draft]:
-        """Usually one. Raises RowProblem (this row), TemplateError (the template cannot do what the data needs)."""
+        """Usually one. Raises RowProblem, or TemplateError when the template lacks what the data needs."""
         first = example.trunk[0] if example.trunk else example.branches[0][0] if example.branches else None
         if first is None:
             raise RowProblem("messages", "there is nothing to read and nothing to write")
@@ -162,7 +169,7 @@ class Drafter:
         return weights
 
     def _split(self, example: Example) -> list[Draft]:
-        """Each learnt reply behind exactly the prompt that the template writes; in one sequence if those agree."""
+        """Each learnt reply behind the prompt that the template writes; one sequence if those agree."""
         if len(example.branches) > 1:
             return [self._pair(example)]
         messages = (*example.trunk, *example.branches[0])
@@ -172,7 +179,8 @@ class Drafter:
         if learnt == [k for k, m in enumerate(messages) if m.role == "assistant"][:1] or not learnt:
             return [Draft(pieces[:at], [pieces[at:]], [weights], self._read)]
         alone = [self._reply(messages, k, example.tools) for k in learnt]
-        if all(prompt == pieces[: len(prompt)] for prompt, _ in alone):
+        seen = [unseamed(piece.text) for piece in pieces]
+        if all([unseamed(p.text) for p in prompt] == seen[: len(prompt)] for prompt, _ in alone):
             return [Draft(pieces[:at], [pieces[at:]], [weights], self._read)]
         self.counts["split"] += 1
         return [
@@ -218,7 +226,7 @@ class Drafter:
         return found
 
     def _verify(self, messages: Sequence[Message], whole: Sequence[Plain], pieces: Sequence[Piece]) -> None:
-        """Nothing is left out silently: texts that are read must be there, and dropped reasoning is counted."""
+        """Nothing is left out silently: what is read must be there, and dropped reasoning is counted."""
         text = "".join(piece.text for piece in pieces)
         for message, seen in zip(messages, whole, strict=True):
             content = seen["content"].strip()
@@ -238,16 +246,19 @@ class Drafter:
 
     def _require(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], source: str) -> None:
         """Raises TemplateError when the template has no place for a kind of message; asked once per kind."""
-        needs = {m.role for m in messages if m.role in ("system", "tool")}
-        needs |= {"tool_calls" for m in messages if m.tool_calls} | ({"tools"} if tools else set())
+        needs: set[str] = {"tools"} if tools else set()
+        for message in messages:
+            if message.role in ("system", "tool"):
+                needs.add(message.role)
+            if message.tool_calls:
+                needs.add("tool_calls")
         for need in sorted(needs - self._checked):
-            role = "assistant" if need == "tool_calls" else need
-            reason = self.turns.lacks_tools() if need == "tools" else self.turns.lacks({"role": role})
+            reason = self.turns.lacks(need)
             if reason:
-                what = {"system": "a system message", "tool": "a tool's answer", "tool_calls": "tool calls"}
+                what, instead = _NEEDS[need]
+                name = self.template.name
                 raise TemplateError(
-                    f"{source or 'the data'}: template {self.template.name} cannot express "
-                    f"{what.get(need, 'definitions of tools')}: {reason} -> {_INSTEAD.get(need, _INSTEAD['tool'])}"
+                    f"{source or 'the data'}: template {name} cannot express {what}: {reason} -> {instead}"
                 )
             self._checked.add(need)
 

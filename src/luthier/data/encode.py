@@ -23,7 +23,10 @@ Piece = tuple[str, bool]
 
 BREAK = "\ufdd0"
 """A Unicode noncharacter: never text, so it can mark a place in one. Messages that hold one are refused."""
+SEAM = "\ufdd3"
+"""A place where a piece may be cut without changing its tokens, so that its parts are remembered."""
 RESERVED = ("\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3")
+_INSIDE = RESERVED[2]
 _MEMORY = 16 << 20
 """Characters of pieces that are remembered with their ids (labels, fixed prompts, repeated rows)."""
 
@@ -48,16 +51,40 @@ class Control:
 
 
 class Encoder:
-    """Ids of pieces. `special`: tokens that only a template may write."""
+    """Ids of pieces, with a memory for parts that come again."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-        self._known: dict[Piece, Ids] = {}
+        self._known: dict[str, Ids] = {}
         self._size = 0
-        newline, after = self._plain(["\n", "\na"])
+        newline, after, alone = self._plain(["\n", "\na", "a"])
         self._newline = newline
-        self._prefixes = after[len(newline) :] != self._plain(["a"])[0] and after[: len(newline)] == newline
+        self._prefixes = after[: len(newline)] == newline and after[len(newline) :] != alone
+        self.seams = re.compile("|".join(map(re.escape, self._isolating())) or "(?!)")
+
+    def _isolating(self) -> list[str]:
+        """Special tokens at which a text may be cut without changing any other token of it."""
+        if self._backend is None or self._prefixes:
+            return []
+        found = [
+            (str(token), number)
+            for number, token in self.tokenizer.added_tokens_decoder.items()
+            if token.special and not (token.lstrip or token.rstrip or token.single_word)
+        ]
+        alone, tail = self._plain(["a b ", " c\n"])
+        whole = self._plain([f"a b {token} c\n" for token, _ in found])
+        return [
+            token for (token, number), ids in zip(found, whole, strict=True) if ids == [*alone, number, *tail]
+        ]
+
+    def with_seams(self, text: str) -> str:
+        """The text with SEAM before its first and behind its last special token."""
+        found = list(self.seams.finditer(text))
+        if not found:
+            return text
+        first, last = found[0].start(), found[-1].end()
+        return SEAM.join(part for part in (text[:first], text[first:last], text[last:]) if part)
 
     def _plain(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of whole texts; nothing added, nothing cut off."""
@@ -69,41 +96,47 @@ class Encoder:
         return [list(self.tokenizer.encode(text, add_special_tokens=False)) for text in texts]
 
     def encode(self, pieces: Sequence[Piece]) -> list[Ids]:
-        """Ids of each piece; equal pieces are encoded once."""
-        wanted = list(dict.fromkeys(piece for piece in pieces if piece not in self._known))
+        """Ids of each piece; equal parts are encoded once. The arrays are shared: do not write to them."""
+        split = [self._parts(text, begins) for text, begins in pieces]
+        known = self._known
+        wanted = list(dict.fromkeys([part for parts in split for part in parts if part not in known]))
         fresh = dict(zip(wanted, self._encoded(wanted), strict=True))
-        result = [fresh[piece] if piece in fresh else self._known[piece] for piece in pieces]
         self._remember(fresh)
-        return result
+        known = {**known, **fresh} if self._known is not known else known
+        return [
+            known[parts[0]] if len(parts) == 1 else np.concatenate([known[part] for part in parts])
+            for parts in split
+        ]
 
-    def _remember(self, fresh: dict[Piece, Ids]) -> None:
-        size = sum(len(text) for text, _ in fresh)
+    def _parts(self, text: str, begins: bool) -> list[str]:
+        """A piece cut at its marks. A part that must not be given a beginning's space starts with _INSIDE."""
+        parts = text.replace(SEAM, BREAK).split(BREAK)
+        if self._prefixes:
+            return [part if begins and k == 0 else _INSIDE + part for k, part in enumerate(parts)]
+        return parts
+
+    def _encoded(self, parts: Sequence[str]) -> list[Ids]:
+        if not self._prefixes:
+            return [np.array(ids, dtype=np.int32) for ids in self._plain(parts)]
+        inside = [part.startswith(_INSIDE) for part in parts]
+        found = self._plain(
+            ["\n" + part[1:] if shifted else part for part, shifted in zip(parts, inside, strict=True)]
+        )
+        skip = len(self._newline)
+        return [
+            np.array(ids[skip * shifted :], dtype=np.int32)
+            for ids, shifted in zip(found, inside, strict=True)
+        ]
+
+    def _remember(self, fresh: dict[str, Ids]) -> None:
+        size = sum(map(len, fresh))
         if self._size + size > _MEMORY:
             self._known, self._size = {}, 0
-        if size <= _MEMORY:
-            self._known.update(fresh)
-            self._size += size
-
-    def _encoded(self, pieces: Sequence[Piece]) -> list[Ids]:
-        parts: list[str] = []
-        counts: list[list[bool]] = []
-        for text, begins in pieces:
-            split = text.split(BREAK) if BREAK in text else [text]
-            inner = [self._prefixes and not (begins and k == 0) for k in range(len(split))]
-            parts.extend("\n" + part if shifted else part for part, shifted in zip(split, inner, strict=True))
-            counts.append(inner)
-        found = iter(self._plain(parts))
-        result = []
-        for inner in counts:
-            ids: list[int] = []
-            for shifted in inner:
-                part = next(found)
-                ids = ids + part[len(self._newline) :] if shifted else ids + part if ids else part
-            result.append(np.array(ids, dtype=np.int32))
-        return result
+        self._known.update(fresh)
+        self._size += size
 
     def offsets(self, text: str, begins: bool) -> list[tuple[int, int]]:
-        """Where each token of a piece comes from: character ranges in `text`, BREAKs counted.
+        """Where each token of a piece comes from: character ranges in `text`, marks counted.
 
         Raises ValueError for a tokenizer that cannot tell.
         """
@@ -111,7 +144,7 @@ class Encoder:
             raise ValueError("this tokenizer does not say where its tokens come from")
         found: list[tuple[int, int]] = []
         at = 0
-        for k, part in enumerate(text.split(BREAK)):
+        for k, part in enumerate(text.replace(SEAM, BREAK).split(BREAK)):
             shifted = self._prefixes and not (begins and k == 0)
             encoding = self._backend.encode("\n" + part if shifted else part, add_special_tokens=False)
             skip, lead = (len(self._newline), 1) if shifted else (0, 0)

@@ -113,13 +113,14 @@ class Watched:
 
 
 _METHODS = {
-    "strip", "lstrip", "rstrip", "split", "rsplit", "startswith", "endswith", "replace", "find", "get", "items",
-    "keys", "values", "append", "upper", "lower", "title", "capitalize", "removeprefix", "removesuffix", "partition",
+    "strip", "lstrip", "rstrip", "split", "rsplit", "startswith", "endswith", "replace", "find", "get",
+    "items", "keys", "values", "append", "upper", "lower", "title", "capitalize", "removeprefix",
+    "removesuffix", "partition",
 }  # fmt: skip
 _STRIPS = {"strip", "lstrip", "rstrip", "trim"}
 _FILTERS = {
-    "trim", "tojson", "default", "d", "string", "safe", "list", "join", "replace", "upper", "lower", "capitalize",
-    "title", "items", "dictsort", "selectattr", "rejectattr", "map", "select", "reject",
+    "trim", "tojson", "default", "d", "string", "safe", "list", "join", "replace", "upper", "lower",
+    "capitalize", "title", "items", "dictsort", "selectattr", "rejectattr", "map", "select", "reject",
 }  # fmt: skip
 _COUNTS = {"length", "count", "first", "last"}
 _CALLS = {"raise_exception", "strftime_now", "namespace", "range", "dict", "caller"}
@@ -187,12 +188,7 @@ def _holders(tree: nodes.Template) -> set[str]:
         before = len(held)
         for call in tree.find_all(nodes.Call):
             if isinstance(call.node, nodes.Name) and call.node.name in macros:
-                for given, parameter in zip(call.args, macros[call.node.name].args, strict=False):
-                    if _mentions(given, held):
-                        held.add(parameter.name)
-                for named in call.kwargs:
-                    if _mentions(named.value, held):
-                        held.add(named.key)
+                held.update(_parameters(call, macros[call.node.name], held))
         for assign in tree.find_all(nodes.Assign):
             if _mentions(assign.node, held):
                 held.update(_targets(assign.target))
@@ -201,6 +197,16 @@ def _holders(tree: nodes.Template) -> set[str]:
                 held.update(_targets(loop.target))
         if len(held) == before:
             return held
+
+
+def _parameters(call: nodes.Call, macro: nodes.Macro, held: set[str]) -> Iterator[str]:
+    """Which parameters of a macro are given the text of a message in this call."""
+    for given, parameter in zip(call.args, macro.args, strict=False):
+        if _mentions(given, held):
+            yield parameter.name
+    for named in call.kwargs:
+        if _mentions(named.value, held):
+            yield named.key
 
 
 def _targets(node: nodes.Node) -> set[str]:

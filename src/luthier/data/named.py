@@ -1,4 +1,4 @@
-"""Named chat templates: rows of templates/slots.yaml filled into templates/skeleton.jinja, or whole .jinja files."""
+"""Named chat templates: rows of templates/slots.yaml in templates/skeleton.jinja, or whole .jinja files."""
 
 from __future__ import annotations
 

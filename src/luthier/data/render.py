@@ -18,9 +18,9 @@ import numpy as np
 from luthier.data import template as templates
 from luthier.data.cutoff import Coded, TooLong, fit
 from luthier.data.drafts import Draft, Drafter, RenderOptions
-from luthier.data.encode import BREAK, RESERVED, Encoder, Ids
+from luthier.data.encode import BREAK, RESERVED, SEAM, Encoder, Ids
 from luthier.data.template import Template
-from luthier.data.turns import READ, Piece, RowProblem
+from luthier.data.turns import Piece, RowProblem
 from luthier.errors import DataError, TemplateError
 from luthier.runs import hashing
 from luthier.types import BadRow, Example, Message, Rendered, Tokens
@@ -43,7 +43,8 @@ _SHOWN = 10
 class Renderer:
     """Renders with one template, one tokenizer and one set of options.
 
-    notes: what the user should know. counts: rows "split", "replies changed by the template", "thoughts removed".
+    notes: what the user should know. counts: rows "split", "replies changed by the template",
+    "thoughts removed".
     Raises TemplateError when the template cannot render even a question.
     """
 
@@ -55,7 +56,7 @@ class Renderer:
         named = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
         self._values = {"bos_token": "", "eos_token": "", **named}
         self._encoder = Encoder(tokenizer)
-        self._drafter = Drafter(template, tokenizer, self.options, self._values)
+        self._drafter = Drafter(template, self._encoder, self.options, self._values)
         self.notes: list[str] = self._check()
 
     @classmethod
@@ -100,8 +101,8 @@ class Renderer:
             ) from problem
         if asked != header:
             notes.append(
-                f"template {self.template.name} ends its prompt with {asked[len(header) :]!r}, which its own replies "
-                "do not begin with; prompts leave it out, as in training"
+                f"template {self.template.name} ends its prompt with {asked[len(header) :]!r}, which its own "
+                "replies do not begin with; prompts leave it out, as in training"
             )
         if kept != written:
             how = (
@@ -110,7 +111,8 @@ class Renderer:
                 else "are rewritten"
             )
             notes.append(
-                f"template {self.template.name} rewrites earlier replies; they {how} (history: {self.options.history})"
+                f"template {self.template.name} rewrites earlier replies; they {how} "
+                f"(history: {self.options.history})"
             )
         if "strftime_now" in self.template.text:
             notes.append(
@@ -184,7 +186,7 @@ class Renderer:
             raise TemplateError(f"{example.source}: {problem.reason}".removeprefix(": ")) from problem
         text, spans = "", list[tuple[int, int]]()
         for piece in [*draft.trunk, *(draft.branches[0] if draft.branches else [])]:
-            start, text = len(text), text + piece.text.replace(BREAK, "")
+            start, text = len(text), text + piece.text.replace(BREAK, "").replace(SEAM, "")
             if draft.weight(piece, 0) and len(text) > start:
                 if spans and spans[-1][1] == start:
                     start = spans.pop()[0]
@@ -194,9 +196,9 @@ class Renderer:
     def examples(self, examples: Sequence[Example]) -> list[list[Rendered] | BadRow]:
         """Render many examples at once. One gives one Rendered, or several with history: as_template.
 
-        BadRow where the template refuses the conversation, or (field CUTOFF) where `cutoff_policy` is drop. Raises
-        TemplateError when the template cannot express a kind of message that the data has, DataError when
-        `cutoff_policy` is error and rows are too long.
+        BadRow where the template refuses the conversation, or (field CUTOFF) where `cutoff_policy` is drop.
+        Raises TemplateError when the template cannot express a kind of message that the data has, DataError
+        when `cutoff_policy` is error and rows are too long.
         """
         drafts: list[list[Draft] | BadRow] = []
         for example in examples:
@@ -273,7 +275,8 @@ class Renderer:
             shown = "\n".join(f"  {row.source}: {row.reason}" for row in long[:_SHOWN])
             more = f"\n  … and {len(long) - _SHOWN} more" if len(long) > _SHOWN else ""
             raise DataError(
-                f"rows are too long and cutoff_policy is error:\n{shown}{more}\nRaise cutoff_len, or cutoff_policy: cut_prompt"
+                f"rows are too long and cutoff_policy is error:\n{shown}{more}\n"
+                "Raise cutoff_len, or cutoff_policy: cut_prompt"
             )
 
     # -- plain text (stage pt) ----------------------------------------------------------------------
@@ -285,7 +288,7 @@ class Renderer:
         return Draft([], [[Piece(self._drafter.control("text").broken(text), 0)]], [[1.0]])
 
     def _text_tokens(self, example: Example, ids: Ids) -> Rendered:
-        """A document: the tokenizer's beginning-of-text where it writes one, the text, the end of text; all learnt."""
+        """A document: beginning of text where the tokenizer writes one, the text, end of text; all learnt."""
         first, last = self._text_ends()
         whole = np.array([*first, *ids, *last], dtype=np.int32)
         mask = np.ones(len(whole), dtype=np.float32)

@@ -1,9 +1,9 @@
 """The same template over many rows: rendered once with placeholders, then filled in.
 
-Rendering Jinja for every row costs more than encoding it. Rows of one shape (the same roles in the same order)
-differ only in their texts, and a template writes most texts as they are. What it may do instead is known
-from its syntax tree (`jinja.watched`) and from trying: texts it looks for, spaces it strips. A row that
-touches any of that, and every row of a template that is not understood, is rendered by itself.
+Rendering Jinja for every row costs more than encoding it. Rows of one shape (the same roles in the same
+order) differ only in their texts, and a template writes most texts as they are. What it may do instead is
+known from its syntax tree (`jinja.watched`) and from trying: texts it looks for, spaces it strips. A row
+that touches any of that, and every row of a template that is not understood, is rendered by itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from luthier.data.encode import RESERVED, Control
+from luthier.data.encode import RESERVED, SEAM, Control
 from luthier.data.jinja import Plain, Watched
 from luthier.data.turns import Piece, RowProblem
 from luthier.types import Message
@@ -58,8 +58,8 @@ def _filled(outline: _Outline, texts: Sequence[str]) -> str:
 class Shapes:
     """Outlines of conversations by their roles. `cut` is the exact, slow way."""
 
-    def __init__(self, cut: Cut, watched: Watched) -> None:
-        self._cut, self._watched = cut, watched
+    def __init__(self, cut: Cut, watched: Watched, with_seams: Callable[[str], str]) -> None:
+        self._cut, self._watched, self._with_seams = cut, watched, with_seams
         self._known: dict[Roles, _Shape | None] = {}
 
     def pieces(self, messages: Sequence[Message], texts: Sequence[str]) -> list[Piece] | None:
@@ -67,10 +67,7 @@ class Shapes:
         if not self._watched.verbatim:
             return None
         roles = tuple([message.role for message in messages])
-        if roles in self._known:
-            shape = self._known[roles]
-        else:
-            shape = self._learn(roles)
+        shape = self._known[roles] if roles in self._known else self._learn(roles)
         if shape is None:
             return None
         texts = [*texts]
@@ -102,7 +99,7 @@ class Shapes:
             return pieces
         shape.checks_left -= 1
         true = exact()
-        if true != pieces:
+        if [(p.text, p.turn, p.end) for p in true] != [(unseamed(p.text), p.turn, p.end) for p in pieces]:
             self._known[roles] = None
         return true
 
@@ -113,9 +110,8 @@ class Shapes:
         if "tool" not in roles and len(roles) <= _MOST_MESSAGES:
             outlines = self._outlines(roles, lambda k: _placeholder(k))
             if outlines is not None:
-                self._known[roles] = _Shape(
-                    outlines, {role: self._trim(roles, role, outlines) for role in set(roles)}
-                )
+                trims = {role: self._trim(roles, role, outlines) for role in set(roles)}
+                self._known[roles] = _Shape(tuple(self._seamed(outline) for outline in outlines), trims)
         return self._known[roles]
 
     def _outlines(self, roles: Roles, text_of: Callable[[int], str]) -> tuple[_Outline, ...] | None:
@@ -138,8 +134,16 @@ class Shapes:
             outlines.append(_Outline(tuple(p for p in parts if p != ""), piece.turn, piece.end))
         return tuple(outlines) if sorted(seen) == list(range(len(roles))) else None
 
+    def _seamed(self, outline: _Outline) -> _Outline:
+        """With SEAMs in what the template writes, though not within the end of turn, whose length counts."""
+        parts = [self._with_seams(part) if isinstance(part, str) else part for part in outline.parts]
+        last = parts[-1] if parts else 0
+        if isinstance(last, str) and outline.end and SEAM in last[-outline.end :]:
+            parts[-1] = outline.parts[-1]
+        return _Outline(tuple(parts), outline.turn, outline.end)
+
     def _trim(self, roles: Roles, role: str, outlines: tuple[_Outline, ...]) -> Callable[[str], str] | None:
-        """What the template does to spaces around the texts of a role; None when it is nothing that is known."""
+        """What the template does to spaces around the texts of a role; None when it is nothing known."""
         candidates = [*_TRIMS]
         for before, after in _AROUND:
             texts = [
@@ -160,6 +164,10 @@ class Shapes:
             if not candidates:
                 return None
         return candidates[0]
+
+
+def unseamed(text: str) -> str:
+    return text.replace(SEAM, "")
 
 
 def texts_of(messages: Sequence[Message], controls: dict[str, Control]) -> list[str] | None:

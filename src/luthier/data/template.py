@@ -98,14 +98,14 @@ def _own(tokenizer: PreTrainedTokenizerBase, required: bool) -> Template:
     if not required:
         return _named("empty")
     raise TemplateError(
-        "template: the tokenizer comes without a chat template, as base models often do. Say which one to use: "
-        "template: default (plain text, for any base model), or the one that its family is known by, such as "
-        "qwen, llama3, gemma or mistral"
+        "template: the tokenizer comes without a chat template, as base models often do. Say which one to use "
+        "-> template: default (plain text, for any base model), or the one that its family is known by, such "
+        "as qwen, llama3, gemma or mistral"
     )
 
 
 def _from_text(text: str, name: str) -> Template:
-    """A template by its text; what it is called, and how it stops, is read from its first line if we wrote it."""
+    """A template by its text; its name and how it stops are read from its first line if we wrote it."""
     note = _NOTE.match(text)
     if note:
         kept: dict[str, Any] = json.loads(note[1])
@@ -204,13 +204,15 @@ def prepare_tokenizer(template: Template, tokenizer: PreTrainedTokenizerBase, ad
         notes.append(f"added to the vocabulary for template {template.name}: {' '.join(missing)}")
     elif missing:
         notes.append(
-            f"template {template.name} ends turns with {' '.join(missing)}, which the tokenizer does not know as a "
-            "token: it is written as plain text. Choose the model's own template, or set resize_vocab: true to add it"
+            f"template {template.name} ends turns with {' '.join(missing)}, which the tokenizer does not know "
+            "as a token: it is written as plain text. Choose the model's own template, or resize_vocab: true "
+            "to add it"
         )
     present = [stop for stop in template.stops if stop not in missing or add]
     if template.replace_eos and template.stops[0] in present and tokenizer.eos_token != template.stops[0]:
         notes.append(
-            f"end of text is now {template.stops[0]} (was {tokenizer.eos_token}), as template {template.name} has it"
+            f"end of text is now {template.stops[0]} (was {tokenizer.eos_token}), as template "
+            f"{template.name} has it"
         )
         tokenizer.eos_token = template.stops[0]
     if tokenizer.eos_token is None:

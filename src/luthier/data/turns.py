@@ -1,4 +1,4 @@
-"""Where the model starts and stops writing: a conversation cut into pieces that are read and pieces that are written.
+"""Where the model starts and stops writing: conversations cut into pieces that are read or written.
 
 The template is asked, never parsed. The header of a turn is what the generation prompt and the rendering of
 any reply have in common; a turn ends with its end-of-turn token; what lies between is the reply. A template
@@ -46,8 +46,12 @@ class Piece:
     end: int = 0
 
 
+def _common_start(a: str, b: str) -> str:
+    return os.path.commonprefix([a, b])  # noqa: RUF071 (of characters is what is meant)
+
+
 def _common_end(a: str, b: str) -> str:
-    return os.path.commonprefix([a[::-1], b[::-1]])[::-1]
+    return _common_start(a[::-1], b[::-1])[::-1]
 
 
 class Turns:
@@ -83,7 +87,7 @@ class Turns:
         if not messages:
             return probed[: max(probed.find(PROBE), 0)]
         asked = self.render(messages, tools, True, thinking)
-        return os.path.commonprefix([asked, probed])
+        return _common_start(asked, probed)
 
     def thinking_of(self, message: Plain) -> Thinking:
         """`enable_thinking` for one turn: with null, a turn that reasons is asked to, and another is not."""
@@ -130,7 +134,7 @@ class Turns:
                 onward = onward or (lambda m: self.render(m, tools, False, self.thinking_ahead))
                 head = onward(messages)
                 rest, closing = _common_end(head, onward(other)), ""
-                end = self._end_of_turn(os.path.commonprefix([tail, rest]), rest)
+                end = self._end_of_turn(_common_start(tail, rest), rest)
             written = body + rest[:end] + closing
             pieces.append(Piece(written, turn, end + len(closing)))
             if following is not None or prompt or rest[end:]:
@@ -203,27 +207,19 @@ class Turns:
 
     # -- what a template can express -------------------------------------------------------------
 
-    def lacks(self, message: Plain) -> str:
-        """Why the template cannot express a turn of this kind, "" if it can."""
-        role, word = message["role"], PROBE + "x"
-        plain: list[Plain] = [{"role": "user", "content": "?"}]
-        if role == "system":
-            plain = [{"role": "system", "content": word}, *plain]
-        elif role == "tool":
-            plain += [
-                {**self.call(ToolCall("f", {"a": 1})), "role": "assistant"},
-                {"role": "tool", "content": word},
-            ]
-        else:
-            plain += [self.call(ToolCall(word, {"a": 1}))]
-        return self._missing(plain, (), word)
-
-    def lacks_tools(self) -> str:
+    def lacks(self, need: str) -> str:
+        """Why the template cannot express "system", "tool" (answers), "tool_calls", "tools"; "" if it can."""
         word = PROBE + "x"
+        asked: list[Plain] = [{"role": "user", "content": "?"}]
+        if need == "system":
+            return self._missing([{"role": "system", "content": word}, *asked], (), word)
+        if need == "tool":
+            call = self.call(ToolCall("f", {"a": 1}))
+            return self._missing([*asked, call, {"role": "tool", "content": word}], (), word)
+        if need == "tool_calls":
+            return self._missing([*asked, self.call(ToolCall(word, {"a": 1}))], (), word)
         function = {"name": word, "description": "", "parameters": {"type": "object", "properties": {}}}
-        return self._missing(
-            [{"role": "user", "content": "?"}], [{"type": "function", "function": function}], word
-        )
+        return self._missing(asked, [{"type": "function", "function": function}], word)
 
     def _missing(self, messages: Sequence[Plain], tools: Sequence[Plain], word: str) -> str:
         try:
@@ -235,10 +231,10 @@ class Turns:
     # -- messages as templates see them ----------------------------------------------------------
 
     def call(self, *calls: ToolCall) -> Plain:
-        """An assistant turn that calls tools; arguments as this template wants them (an object, or JSON text)."""
+        """An assistant turn that calls tools; arguments as the template wants them: object or JSON text."""
         if self._raw_arguments is None:
             self._raw_arguments = False
-            self._raw_arguments = bool(self.lacks({"role": "assistant"}))
+            self._raw_arguments = bool(self.lacks("tool_calls"))
         return {"role": "assistant", "content": "", "tool_calls": [self._one_call(c) for c in calls]}
 
     def _one_call(self, call: ToolCall) -> Plain:
