@@ -95,6 +95,16 @@ def test_errors_for_the_user_have_no_traceback(capsys: pytest.CaptureFixture[str
     assert (out, err) == ("", "luthier keys: no key is called lora_rnk; did you mean lora_rank?\n")
 
 
+def test_several_problems_have_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["export", "lora_rnk=1"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "luthier export:",
+        "  lora_rnk: unknown key `lora_rnk` -> did you mean `lora_rank`?",
+        "  model_name_or_path: is missing -> a run directory, or model_name_or_path and adapter_name_or_path",
+        "  export_dir: is missing -> export_dir=DIR",
+    ]
+
+
 def test_an_interrupt_ends_with_130(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

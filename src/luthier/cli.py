@@ -67,7 +67,9 @@ def _guarded(verb: str, words: list[str]) -> int:
         status = _dispatch(verb, words)
         sys.stdout.flush()
     except LuthierError as error:
-        print(f"luthier {verb}: {error}", file=sys.stderr)
+        several = len(getattr(error, "problems", ())) > 1
+        text = "\n  ".join(["", *str(error).splitlines()]) if several else f" {error}"
+        print(f"luthier {verb}:{text}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"luthier {verb}: interrupted", file=sys.stderr)

@@ -26,9 +26,10 @@ def train(*words: str) -> Config:
 
 
 def test_text_keys_keep_the_word_as_typed() -> None:
-    config = train("--run_name", "007", "--template", "1e-4", "dataset=001/2", "--system", "a: b: {c")
-    assert (config.run_name, config.template, config.dataset) == ("007", "1e-4", ("001/2",))
+    config = train("--run_name", "007", "--project", "1e-4", "dataset=001/2", "--system", "a: b: {c")
+    assert (config.run_name, config.project, config.dataset) == ("007", "1e-4", ("001/2",))
     assert config.system == "a: b: {c"
+    assert config.written["run_name"] == "007"
 
 
 # --- keys -----------------------------------------------------------------------------------------------

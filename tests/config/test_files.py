@@ -124,6 +124,19 @@ def test_an_adapter_that_is_none(house: Path, adapter: str, expected: str) -> No
     assert expected in problem
 
 
+def test_an_unknown_template(house: Path) -> None:
+    assert problems(["model_name_or_path=model", "template=qwne"], "chat") == [
+        "template: the template qwne is unknown -> did you mean qwen?"
+    ]
+    (problem,) = problems(["model_name_or_path=model", "template=xyzzy"], "chat")
+    assert "a .jinja file, or one of " in problem and ", alpaca, " in problem
+
+
+@pytest.mark.parametrize("template", ["qwen", "tokenizer", "own.csv", "{{ messages }}", "null"])
+def test_templates_that_are_known(house: Path, template: str) -> None:
+    assert load(["model_name_or_path=model", f"template={template}"], "chat", {}).verb == "chat"
+
+
 def test_a_template_file_that_is_not_there(house: Path) -> None:
     assert problems(["model_name_or_path=model", "template=my.jinja"], "chat") == [
         "template: my.jinja does not exist -> a .jinja file or a name"

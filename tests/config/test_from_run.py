@@ -61,6 +61,11 @@ def test_everything_comes_from_the_run(home: Path, words: list[str]) -> None:
     assert config.notes == ()
 
 
+def test_no_preference_for_thinking_is_kept(home: Path) -> None:
+    make(home / "saves/x", run(enable_thinking=None))
+    assert load(["saves/x"], "chat", {}).enable_thinking is None
+
+
 def test_permission_to_run_code_is_not_inherited(home: Path) -> None:
     make(home / "saves/x", run())
     assert load(["saves/x"], "chat", {}).trust_remote_code is False
@@ -119,13 +124,26 @@ def test_train_a_run_again(home: Path) -> None:
     config = load(["saves/x", "max_steps=5"], "train", {})
     assert (config.lora_rank, config.output_dir, config.max_steps) == (3, "saves/x", 5)
     assert config.where["lora_rank"] == "saves/x/config.yaml:3"
+    assert config.written == {
+        "max_steps": 5,
+        "model_name_or_path": "base",
+        "dataset": "a/b",
+        "lora_rank": 3,
+        "output_dir": "saves/x",
+    }
+
+
+def test_without_a_run_the_base_answers_and_a_note_says_so(home: Path) -> None:
+    config = load(["model_name_or_path=base", "output_dir=saves/none"], "chat", {})
+    assert config.notes == ("output_dir: no trained run in saves/none; the base is used",)
+    assert config.adapter_name_or_path == ()
 
 
 def test_training_goes_on_from_an_adapter_with_its_template(home: Path) -> None:
     make(home / "saves/x", run())
     words = ["model_name_or_path=base", "adapter_name_or_path=saves/x", "dataset=a/b", "output_dir=saves/y"]
     config = load(words, "train", {})
-    assert (config.template, config.system) == ("saves/x/template.jinja", None)
+    assert (config.template, config.system, config.cutoff_len) == ("saves/x/template.jinja", None, 2048)
     other = load([*words, "template=llama3"], "train", {})
     assert other.template == "llama3"
     assert "was trained with the template qwen; llama3 is used, as asked" in other.notes[0]

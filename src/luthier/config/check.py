@@ -27,7 +27,9 @@ def check(loaded: Loaded, verb: str) -> Config:
     Raises ConfigError with all problems: unknown, refused and contradictory keys, wrong types and choices,
     what the verb needs and does not get, and files that are not there. Imports no torch.
     """
-    written = dict(loaded.values)
+    if loaded.run is not None and verb == "train":
+        from_run.repeat(loaded, loaded.run)
+    written = _written(loaded)
     _translate(loaded)
     run = from_run.fill(loaded, verb)
     if run is not None:
@@ -45,6 +47,12 @@ def check(loaded: Loaded, verb: str) -> Config:
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return config.replace(notes=(*config.notes, *_package_notes(config)))
+
+
+def _written(loaded: Loaded) -> dict[str, Any]:
+    """The values as written, so that a file made of them asks for the same: "007" stays text."""
+    texts = {k: raw for k, raw in loaded.raw.items() if k in KEYS and KEYS[k].kind == "str"}
+    return {k: texts.get(k, v) if v is not None else v for k, v in loaded.values.items()}
 
 
 def _translate(loaded: Loaded) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from luthier.types import Problem
 _DATA_SUFFIXES = (
     ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".xlsx", ".gz",
 )  # fmt: skip
+_TEMPLATE_SUFFIXES = (".jinja", ".j2", ".txt")
+# Looked up by name, because the table of templates belongs to a room above; it imports nothing heavy.
+_TEMPLATES = ("luthier.data.named", "names")
 _ONLINE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
 
@@ -81,10 +85,18 @@ def _adapters(config: Config) -> list[Problem]:
 
 
 def _template(config: Config) -> list[Problem]:
-    name = config.template or ""
-    if not name.endswith(".jinja") or Path(name).expanduser().is_file():
+    name, where = config.template, config.place("template")
+    if not name or name == "tokenizer" or "{{" in name or "{%" in name or Path(name).expanduser().is_file():
         return []
-    return [Problem(config.place("template"), f"{name} does not exist", "a .jinja file or a name")]
+    if name.endswith(_TEMPLATE_SUFFIXES):
+        return [Problem(where, f"{name} does not exist", "a .jinja file or a name")]
+    module, function = _TEMPLATES
+    known = sorted(getattr(importlib.import_module(module), function)())
+    if name in known:
+        return []
+    near = nearest(name, known)
+    instead = f"did you mean {near}?" if near else f"a .jinja file, or one of {', '.join(known)}"
+    return [Problem(where, f"the template {name} is unknown", instead)]
 
 
 def _datasets(config: Config) -> list[Problem]:

@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from luthier.config.read import MARKER, Loaded
+from luthier.config.read import MARKER, Loaded, read
+from luthier.config.schema import KEYS
 
 _ALWAYS = ("model_revision", "hub", "cache_dir", "resize_vocab", "add_tokens", "add_special_tokens")
 _TEXT = ("enable_thinking", "history", "default_system", "cutoff_len")
@@ -28,23 +29,25 @@ def fill(loaded: Loaded, verb: str) -> Path | None:
     """Give every key that the request leaves open the value of the run it names; the run, or None.
 
     The run is a directory given by itself, or the one that adapter_name_or_path, model_name_or_path or (when
-    not training) output_dir point to. `train RUN` repeats or continues it: all keys as they were written.
+    not training) output_dir point to.
     """
-    if loaded.run is not None and verb == "train":
-        return _repeat(loaded)
     run = _named(loaded, verb)
     if run is None:
         _plain_adapter(loaded)
+        folder = loaded.values.get("output_dir")
+        if folder and verb != "train" and not loaded.values.get("adapter_name_or_path"):
+            where = loaded.where.get("output_dir", "output_dir")
+            loaded.notes.append(f"{where}: no trained run in {folder}; the base is used")
         return None
     resolved, marker = _json(run / "config.resolved.json", loaded), _json(run / MARKER, loaded)
     where = str(run / MARKER)
     _model(loaded, run, resolved, marker)
     _template(loaded, run, resolved, marker, verb)
-    inherited = _ALWAYS + _TEXT + ("dataset_dir",) * (verb != "train") + _BASE * (verb != "train")
+    inherited: tuple[str, ...] = _ALWAYS if verb == "train" else (*_ALWAYS, *_TEXT, *_BASE, "dataset_dir")
     if verb == "predict" and not {"dataset", "eval_dataset"} & set(loaded.values):
-        inherited += (*_HELD_OUT, "interleave_probs", "dataset_dir")
+        inherited += (*_HELD_OUT, "interleave_probs")
     for key in inherited:
-        if resolved.get(key) not in (None, [], ""):
+        if key in resolved and resolved[key] != _plain(KEYS[key].default):
             loaded.set(key, resolved[key], where)
     system = marker.get("system") or resolved.get("default_system")
     if system and verb != "train":
@@ -116,18 +119,14 @@ def _template(loaded: Loaded, run: Path, resolved: dict[str, Any], marker: dict[
     loaded.raw.pop("template", None)
 
 
-def _repeat(loaded: Loaded) -> Path | None:
-    """`train RUN`: the keys of RUN/config.yaml, written into RUN again."""
-    from luthier.config.read import read
-
-    run = loaded.run
-    assert run is not None
+def repeat(loaded: Loaded, run: Path) -> None:
+    """`train RUN` does it again, or goes on: the keys of RUN/config.yaml, written into RUN."""
     again = read([str(run / "config.yaml")], {})
     loaded.problems += again.problems
     for key, value in again.values.items():
         loaded.set(key, value, again.where.get(key, str(run / "config.yaml")))
     loaded.set("output_dir", str(run), str(run / MARKER))
-    return run
+    loaded.run = None
 
 
 def _plain_adapter(loaded: Loaded) -> None:
@@ -150,3 +149,7 @@ def _json(file: Path, loaded: Loaded) -> dict[str, Any]:
         loaded.add(str(file), f"cannot be read: {error}", "a run directory that is whole")
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
