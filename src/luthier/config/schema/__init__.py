@@ -33,7 +33,7 @@ VERB_SECTIONS: dict[str, tuple[str, ...]] = {
 }
 # What LLaMA-Factory and transformers do not have; every other key is theirs, with their meaning.
 OWN = frozenset(
-    "attention hub cutoff_policy history prefix_sharing on_bad_rows bad_rows_limit micro_batch_tokens system "
+    "hub cutoff_policy history prefix_sharing on_bad_rows bad_rows_limit micro_batch_tokens system "
     "format confirm_changes".split()
 )
 KEYS: dict[str, Key] = {

@@ -31,9 +31,6 @@ class Method:
     use_dora: bool = key(False, "Learn magnitude and direction apart (DoRA).")
     pissa_init: bool = key(False, "Start from the principal singular vectors of the weights (PiSSA).")
     pissa_iter: int = key(16, "Iterations of the fast decomposition of PiSSA; -1 = exact.", limits=(-1, None))
-    pissa_convert: bool = key(
-        False, "Save the PiSSA adapter as an ordinary LoRA adapter of the unchanged base."
-    )
     loraplus_lr_ratio: float | None = key(
         None, "Learning rate of B over that of A (LoRA+).", limits=(0, None)
     )

@@ -36,11 +36,6 @@ class Model:
         ("auto", "disabled", "sdpa", "fa2", "fa3"),
         aliases={"true": "fa2", "false": "disabled", "off": "disabled", "eager": "disabled"},
     )
-    attention: str = key(
-        "auto",
-        "How packed and prefix-shared batches are masked: one dense mask, or blocks along the prefix tree.",
-        ("auto", "dense", "blocks"),
-    )
     disable_gradient_checkpointing: bool = key(False, "Keep all activations: faster, more memory.")
     gradient_checkpointing: bool | None = key(
         None, "Recompute activations in the backward pass; null = on an accelerator yes, on a CPU no."
