@@ -23,7 +23,7 @@ _IMPOSSIBLE = frozenset(
 # When something is saved or scored, and how the same numbers are computed (equal but for rounding).
 _HARMLESS = frozenset(
     "save_steps save_strategy eval_steps eval_strategy eval_delay eval_dataset infer_dtype prefix_sharing "
-    "attention flash_attn gradient_checkpointing disable_gradient_checkpointing hub trust_remote_code "
+    "flash_attn gradient_checkpointing disable_gradient_checkpointing hub trust_remote_code "
     "do_train system".split()
 )
 # Where the run is written: whoever moves a run knows it.
