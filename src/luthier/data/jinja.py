@@ -150,14 +150,15 @@ def watched(text: str) -> Watched:
 
 
 def _strings(node: nodes.Node) -> Iterator[str]:
-    for const in node.find_all(nodes.Const):
-        if isinstance(const.value, str):
+    for const in (node, *node.find_all(nodes.Const)):
+        if isinstance(const, nodes.Const) and isinstance(const.value, str):
             yield const.value
 
 
 def _argument_strings(node: nodes.Call | nodes.Filter) -> Iterator[str]:
-    name = node.name if isinstance(node, nodes.Filter) else getattr(node.node, "attr", "")
-    if name in ("raise_exception", "strftime_now", "namespace", "default", "d"):
+    """Texts that a method or filter is given; functions and macros do nothing with them by themselves."""
+    name = node.name if isinstance(node, nodes.Filter) else getattr(node.node, "attr", None)
+    if name is None or name in ("default", "d"):
         return
     for argument in node.args:
         for value in _strings(argument):

@@ -98,7 +98,7 @@ def _own(tokenizer: PreTrainedTokenizerBase, required: bool) -> Template:
     if not required:
         return _named("empty")
     raise TemplateError(
-        "template: the tokenizer comes without a chat template, as base models often do. Say which one to use "
+        "template: the tokenizer comes without a chat template, as base models often do. Say which to use "
         "-> template: default (plain text, for any base model), or the one that its family is known by, such "
         "as qwen, llama3, gemma or mistral"
     )
@@ -205,8 +205,8 @@ def prepare_tokenizer(template: Template, tokenizer: PreTrainedTokenizerBase, ad
     elif missing:
         notes.append(
             f"template {template.name} ends turns with {' '.join(missing)}, which the tokenizer does not know "
-            "as a token: it is written as plain text. Choose the model's own template, or resize_vocab: true "
-            "to add it"
+            "as a token: it is written as plain text. Choose the model's own template, or resize_vocab: "
+            "true to add it"
         )
     present = [stop for stop in template.stops if stop not in missing or add]
     if template.replace_eos and template.stops[0] in present and tokenizer.eos_token != template.stops[0]:
