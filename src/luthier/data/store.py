@@ -56,17 +56,24 @@ class Writer:
         if starts_sequence and len(tokens) and mask[0]:
             mask = mask.copy()
             mask[0] = 0.0  # nothing stands before the first token that could predict it
+        learnt = mask == 1.0
+        plain = np.count_nonzero(learnt) == np.count_nonzero(mask)
+        codes = learnt.view(np.uint8) if plain else self._coded(mask)
+        self._ids.write(tokens.ids.astype(self.dtype).tobytes())
+        self._mask.write(codes.tobytes())
+        self.tokens += len(tokens)
+        self.trained += int(np.count_nonzero(codes))
+        self._pieces.append(self._pieces[-1] + len(tokens))
+
+    def _coded(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """Codes of weights other than 0 and 1."""
         codes = np.zeros(len(mask), dtype=np.uint8)
         for weight in np.unique(mask):
             code = self._weights.setdefault(float(weight), len(self._weights))
             if code > 255:
                 raise DataError("more than 256 different message weights in one data set: round them")
             codes[mask == weight] = code
-        self._ids.write(tokens.ids.astype(self.dtype).tobytes())
-        self._mask.write(codes.tobytes())
-        self.tokens += len(tokens)
-        self.trained += int(np.count_nonzero(codes))
-        self._pieces.append(self._pieces[-1] + len(tokens))
+        return codes
 
     def add(self, rendered: Rendered) -> None:
         self._piece(rendered.trunk, True)

@@ -101,6 +101,13 @@ def directory(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def settle(file: Path, target: Path) -> None:
+    """Move a finished file to its place on the same disk: synced first, so that the name never holds less."""
+    _sync(file)
+    os.replace(file, target)
+    _sync(target.parent)
+
+
 def recover(parent: str | Path, *, only: str | None = None, owned: bool = False) -> list[str]:
     """Clear what killed writers left in `parent`, or only what belongs to the name `only`.
 

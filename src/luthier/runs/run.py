@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -217,6 +218,17 @@ class Run:
         with atomic.directory(self.path / f"checkpoint-{step}") as folder:
             yield folder
             seal(folder, step=step)
+
+    @contextlib.contextmanager
+    def result(self) -> Iterator[Path]:
+        """Fill a folder whose files then take their places at the top of the run, each of them whole."""
+        with (
+            atomic.explained(self.path),
+            tempfile.TemporaryDirectory(prefix=".result-", dir=self.path) as name,
+        ):
+            yield Path(name)
+            for file in sorted(Path(name).iterdir()):
+                atomic.settle(file, self.path / file.name)
 
     def checkpoints(self) -> list[Path]:
         """The whole checkpoints, oldest first."""

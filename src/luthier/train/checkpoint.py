@@ -57,25 +57,3 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory
 def _placed(key: str, value: Any, parameter: nn.Parameter) -> Any:
     """Moments live beside their parameter; Adam's step counter stays on the CPU, where PyTorch keeps it."""
     return value.to(parameter.device) if torch.is_tensor(value) and key != "step" else value
-
-
-def load_weights(model: nn.Module, directory: Path, config: Any) -> None:
-    """Put the trained weights of a checkpoint into the model that is being trained, in place.
-
-    Raises RunError when the checkpoint lacks a weight that the model trains.
-    """
-    adapter = directory / "adapter_model.safetensors"
-    if adapter.is_file():
-        from peft import set_peft_model_state_dict
-        from safetensors.torch import load_file
-
-        set_peft_model_state_dict(model, load_file(adapter))
-        return
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    for file in sorted(directory.glob("model*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            for key in opened.keys():  # noqa: SIM118
-                if key in trained:
-                    trained.pop(key).data.copy_(opened.get_tensor(key))
-    if trained:
-        raise RunError(f"{directory}: lacks the weights {', '.join(sorted(trained)[:3])}")

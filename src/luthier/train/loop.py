@@ -52,7 +52,7 @@ def steps(job: Job, start: int = 0) -> Iterator[Step]:
         flats = [sequences(job.corpus[i], i) for i in job.plan.examples(index, job.engine.rank)]
         done = _forward_backward(job, flats, index)
         rate = _set_rates(job.optimizer, job.schedule(index))
-        norm = job.engine.clip((p for group in job.optimizer.param_groups for p in group["params"]), job.clip)
+        norm = job.engine.clip((p for p in job.model.parameters() if p.requires_grad), job.clip)
         if not math.isfinite(norm) and not job.engine.rescales():
             raise TrainError(_not_finite("gradient norm", norm, index, [f for group in flats for f in group]))
         job.optimizer.step()

@@ -12,11 +12,11 @@ from luthier.config import Config, load, resolve
 from luthier.model import machine as machines
 from luthier.model import methods
 from luthier.runs import Run
-from luthier.train import checkpoint, observe, results, signals
+from luthier.train import observe, results, signals
 from luthier.train.engine import Engine
 from luthier.train.loop import steps
 from luthier.train.screen import Screen
-from luthier.train.setup import Setup, only_evaluates, session, setup
+from luthier.train.setup import Setup, only_evaluates, session, setup, take_weights, write_account
 
 
 def main(args: list[str]) -> int:

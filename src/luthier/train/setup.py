@@ -117,6 +117,18 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
     return made_session, model
 
 
+def take_weights(made: Setup, model: torch.nn.Module, checkpoint_folder: Path) -> None:
+    """Put the trained weights of a checkpoint into the model, in place."""
+    config = made.config
+    dtype = loading.dtype(config, training=True)
+    base = loading.model(config, dtype, training=True, tokenizer=made.tokenizer)
+    other = dict(methods.prepare(base, config, True, resume_from=checkpoint_folder).named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(other[name])
+
+
 def _about(model: torch.nn.Module, layout: str) -> str:
     trained, total = methods.trainable_parameters(model)
     how = "" if layout == "tree" else "; this model cannot share prefixes: rows are padded instead"

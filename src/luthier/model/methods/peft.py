@@ -99,8 +99,19 @@ def save(model: PreTrainedModel, directory: Path, config: Config) -> None:
     settings.base_model_name_or_path = str(config.model_name_or_path)
     settings.inference_mode = True
     own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    atomic.write_bytes(directory / locate.ADAPTER_WEIGHTS, to_safetensors(own, metadata=header))
+    data = _steady(to_safetensors(own, metadata=header))
+    atomic.write_bytes(directory / locate.ADAPTER_WEIGHTS, data)
     atomic.write_json(directory / locate.ADAPTER_CONFIG, _plain(settings))
+
+
+def _steady(data: bytes) -> bytes:
+    """The same safetensors file with its header's notes in order, which the library leaves to chance."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def load(
