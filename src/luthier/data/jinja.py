@@ -158,7 +158,7 @@ def _strings(node: nodes.Node) -> Iterator[str]:
 def _argument_strings(node: nodes.Call | nodes.Filter) -> Iterator[str]:
     """Texts that a method or filter is given; functions and macros do nothing with them by themselves."""
     name = node.name if isinstance(node, nodes.Filter) else getattr(node.node, "attr", None)
-    if name is None or name in ("default", "d"):
+    if name is None or name in ("default", "d", "selectattr", "rejectattr", "map"):
         return
     for argument in node.args:
         for value in _strings(argument):
