@@ -53,3 +53,17 @@ def test_special_tokens_are_left_out_or_shown() -> None:
     quiet, loud = TextStream(tokenizer), TextStream(tokenizer, skip_special_tokens=False)
     assert "".join(map(quiet.push, ids)) == "ab"
     assert "".join(map(loud.push, ids)) == "a<|im_end|>b"
+
+
+def test_a_stop_string_ends_the_text_and_its_beginning_is_held_back() -> None:
+    tokenizer = tiny.tokenizer()
+    ids = tokenizer("a <b </s> c").input_ids
+    stream = TextStream(tokenizer, stops=("</s>",))
+    pieces = [stream.push(i) for i in ids]
+    assert "".join(pieces) + stream.close() == "a <b "
+    assert stream.ended
+    assert engine.text_of(tokenizer, ids, Generation(stop_strings=("</s>",))) == "a <b "
+    other = TextStream(tokenizer, stops=("</s>",))
+    assert "".join(map(other.push, tokenizer("a </").input_ids)) == "a "
+    assert other.close() == "</"
+    assert not other.ended

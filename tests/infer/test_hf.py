@@ -198,3 +198,13 @@ def test_a_prompt_that_fills_the_context_is_an_error_and_answers_end_with_it() -
         engine.generate([[]], GREEDY)
     assert len(engine.generate([[10] * 28], Generation(max_new_tokens=24))[0]) == 2
     assert engine.generate([[10] * 28], Generation(max_new_tokens=0, max_length=20)) == [[]]
+
+
+def test_a_stop_string_ends_the_answer() -> None:
+    tokenizer, model = tiny.tokenizer(), tiny.build("qwen3")
+    row = prompts(1)[0]
+    whole = HFEngine(model, tokenizer).generate([row], Generation(max_new_tokens=24))[0]
+    stop = tokenizer.decode(whole[8:10])
+    first = next(n for n in range(1, 25) if stop in tokenizer.decode(whole[:n]))
+    options = Generation(max_new_tokens=24, stop_strings=(stop,))
+    assert HFEngine(model, tokenizer).generate([row], options) == [whole[:first]]

@@ -1,6 +1,6 @@
 """`luthier chat`: a conversation with a run or a model, on a terminal, through a pipe, or from Python.
 
-session = open_session("saves/my-run")
+session = chat("saves/my-run")
 session.say("你是谁？")
 """
 
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.errors import LuthierError
+from luthier.infer import loading
 from luthier.infer.engine import Engine, Generation, TextStream
-from luthier.infer.loading import Ready, load
+from luthier.infer.loading import Ready
 from luthier.runs import atomic
 from luthier.types import Message
 
@@ -129,22 +130,23 @@ def _without_empty_thought(pieces: Iterator[str], thought: tuple[str, str] | Non
     yield from pieces
 
 
-def open_session(run_or_model: str | Path, **overrides: Any) -> Session:
+def chat(run_or_model: str | Path, **overrides: Any) -> Session:
     """A conversation with a run directory, a model directory, an adapter directory or a model of a hub.
 
     overrides: any keys of `luthier chat`, such as template="qwen3", temperature=0.2.
     """
     place = str(run_or_model)
     words = [place] if Path(place).exists() else [f"model_name_or_path={place}"]
-    words += [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in overrides.items()]
-    return Session.of(load(_config(words)))
+    for key, value in overrides.items():
+        words.append(f"{key}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+    return _session(_config(words))
 
 
 def main(args: Sequence[str]) -> int:
     """`luthier chat RUN`, or LLaMA-Factory's flags. Answers go to stdout, everything else to stderr."""
     config = _config(args)
     _say(*(f"note: {note}" for note in config.notes))
-    session = Session.of(load(config))
+    session = _session(config)
     _say(session.about)
     terminal = sys.stdin.isatty()
     if terminal:
@@ -171,6 +173,10 @@ def _config(args: Sequence[str]) -> Config:
     from luthier.model import machine
 
     return resolve(load_config(list(args), "chat"), machine.detect())
+
+
+def _session(config: Config) -> Session:
+    return Session.of(loading.model(config, *loading.text(config, _say)))
 
 
 def _say(*lines: str) -> None:

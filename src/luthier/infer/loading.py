@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,42 +23,47 @@ class Ready:
     tokenizer: Any
     renderer: Renderer
     engine: Engine
-    about: str
+    about: str = ""
 
     def generation(self, do_sample: bool | None = None) -> Generation:
         """The decoding that the config asks for; `do_sample` overrides it where it is not None."""
         return engine.generation(self.config, self.renderer, do_sample)
 
 
-def load(config: Config) -> Ready:
-    """Load the base, its adapters and the template of the request; nothing is trainable.
+def text(config: Config, say: Callable[[str], None]) -> tuple[Any, Renderer]:
+    """Tokenizer and renderer of a request: all that can fail cheaply. `say` hears what was adapted."""
+    from luthier.data.render import Renderer
+    from luthier.model import load
 
-    The template fails before the weights are read. Raises ModelError, TemplateError, MissingPackage.
-    """
+    tokenizer = load.tokenizer(config)
+    renderer = Renderer.of(config, tokenizer)
+    for note in renderer.notes:
+        say(f"note: {note}")
+    return tokenizer, renderer
+
+
+def model(config: Config, tokenizer: Any, renderer: Renderer) -> Ready:
+    """Load the base and its adapters; nothing is trainable. Raises ModelError, MissingPackage."""
     from transformers.utils import logging
 
-    from luthier.data.render import Renderer
-    from luthier.model import load as loading
-    from luthier.model import machine, methods
+    from luthier.model import load, machine, methods
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    tokenizer = loading.tokenizer(config)
-    renderer = Renderer.of(config, tokenizer)
-    dtype = loading.dtype(config, training=False)
-    base = loading.model(config, dtype, training=False, tokenizer=tokenizer)
-    model = methods.prepare(base, config, training=False)
+    dtype = load.dtype(config, training=False)
+    base = load.model(config, dtype, training=False, tokenizer=tokenizer)
+    found = methods.prepare(base, config, training=False)
     if not getattr(base, "is_quantized", False):
-        model.to(machine.device())  # type: ignore[arg-type]
+        found.to(machine.device())  # type: ignore[arg-type]
     adapters = ", ".join(map(str, config.adapter_name_or_path)) or "none"
     about = (
         f"base {config.model_name_or_path} · adapter {adapters} · template {renderer.template.name}"
         f" · {str(dtype).removeprefix('torch.')} on {machine.device()}"
     )
-    return Ready(config, tokenizer, renderer, ready_engine(model, tokenizer, config), about)
+    return Ready(config, tokenizer, renderer, engine_of(found, tokenizer, config), about)
 
 
-def ready_engine(model: Any, tokenizer: Any, config: Config) -> Engine:
+def engine_of(model: Any, tokenizer: Any, config: Config) -> Engine:
     """The engine around a loaded model. A batch size that nobody asked for is left to memory."""
     given = config.per_device_eval_batch_size if config.is_set("per_device_eval_batch_size") else None
     return engine.find("hf")(model, tokenizer, batch_size=given)

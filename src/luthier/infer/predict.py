@@ -10,18 +10,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from luthier.errors import DataError
-from luthier.infer import engine as engines
-from luthier.infer import metrics
-from luthier.infer.engine import Engine, Generation
-from luthier.infer.loading import load, ready_engine
+from luthier.infer import loading, metrics
+from luthier.infer.engine import text_of
+from luthier.infer.loading import Ready
+from luthier.infer.questions import Question, Say, questions
 from luthier.runs import Run
-from luthier.types import BadRow, Example, Message
 
 if TYPE_CHECKING:
     from luthier.config import Config
@@ -33,17 +29,6 @@ RESULTS = "predict_results.json"
 ALL_RESULTS = "all_results.json"
 NOWHERE = "predictions"
 """Where results go when the request names neither a run nor an output_dir."""
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Question:
-    """One row: the prompt in tokens, the reference answer ("" where the row has none), and "file:row"."""
-
-    prompt: list[int]
-    label: str
-    source: str
 
 
 def main(args: Sequence[str]) -> int:
@@ -68,9 +53,11 @@ def predict(config: Config, say: Say | None = None) -> dict[str, float]:
     say = say or _say
     run = Run.join((config.is_set("output_dir") and config.output_dir) or config.run or NOWHERE)
     try:
-        ready = load(config)
+        tokenizer, renderer = loading.text(config, say)
+        rows = questions(config, renderer, say)
+        ready = loading.model(config, tokenizer, renderer)
         say(ready.about)
-        return _answer(ready.engine, ready.tokenizer, ready.renderer, config, run, say)
+        return _answer(ready, rows, run, say)
     finally:
         run.close()
 
@@ -82,9 +69,11 @@ def predict_with(
 
     The model is left in the mode (training or evaluation) in which it was.
     """
-    training = model.training
+    say, training = say or _say, model.training
+    rows = questions(config, renderer, say)
     try:
-        return _answer(ready_engine(model, tokenizer, config), tokenizer, renderer, config, run, say or _say)
+        ready = loading.Ready(config, tokenizer, renderer, loading.engine_of(model, tokenizer, config))
+        return _answer(ready, rows, run, say)
     finally:
         model.train(training)
 
@@ -100,112 +89,12 @@ def table(results: dict[str, float]) -> str:
     )
 
 
-# --- questions
-
-
-def questions(config: Config, renderer: Renderer, say: Say) -> list[Question]:
-    """Rows of the data sets to predict on, in order, with their prompts.
-
-    That is `eval_dataset`, or `dataset` where it is given on the command line; without eval_dataset the part
-    of `dataset` that val_size holds out. Raises DataError when nothing is left or too many rows are bad.
-    """
-    names, wanted = _which(config, renderer, say)
-    found: list[Question] = []
-    bad: list[BadRow] = []
-    read = 0
-    for row in _rows(names, config):
-        read += 1
-        if isinstance(row, BadRow):
-            bad.append(row)
-        elif wanted is None or row.source in wanted:
-            found.append(_question(row, config, renderer))
-    _judge(config, read, bad, say)
-    if not found:
-        raise DataError(f"{', '.join(names)}: no row to predict on; check the data set and max_samples")
-    return found
-
-
-def _which(config: Config, renderer: Renderer, say: Say) -> tuple[Sequence[str], set[str] | None]:
-    """Names of data sets, and the sources of the rows that count (None: all)."""
-    from luthier.data import prepare
-
-    typed = config.where.get("dataset", "").lstrip("-") in ("dataset", "argument")
-    if config.eval_dataset and not (typed and config.verb == "predict"):
-        return config.eval_dataset, None
-    if typed and config.verb == "predict":
-        return config.dataset, None
-    if config.val_size > 0:
-        held = prepare.prepare(config, renderer, lambda _: None).evals["validation"]
-        say(f"predicting on the {len(held)} rows that val_size held out")
-        return config.dataset, {held[i].source for i in range(len(held))}
-    say(f"predicting on {', '.join(config.dataset)}; eval_dataset or --dataset NAME chooses another")
-    return config.dataset, None
-
-
-def _rows(names: Sequence[str], config: Config) -> Iterator[Example | BadRow]:
-    """Rows as for training, with their answer as a branch; rows that ask without an answer have none."""
-    from luthier.data import formats, prepare, registry, sources
-
-    for spec in registry.specs(names, config.dataset_dir, hub=prepare.hub_of(config)):
-        for row in islice(sources.read(spec), config.max_samples):
-            if isinstance(row, BadRow):
-                yield row
-                continue
-            for stage in ("sft", "predict"):
-                try:
-                    yield formats.to_example(row, spec, stage)
-                    break
-                except formats.RowProblem as problem:
-                    why = problem
-            else:
-                yield BadRow(row.source, why.field, why.reason, row.data)
-
-
-def _question(example: Example, config: Config, renderer: Renderer) -> Question:
-    """The conversation up to the last answer, and that answer as training would have the model write it."""
-    trunk = list(example.trunk)
-    if config.system is not None and not (trunk and trunk[0].role == "system"):
-        trunk.insert(0, Message("system", config.system))
-    if not example.branches:
-        return Question(renderer.prompt(trunk, example.tools), "", example.source)
-    *before, answer = example.branches[0]
-    prompt = renderer.prompt([*trunk, *before], example.tools)
-    return Question(prompt, _label(answer, replace(example, trunk=tuple(trunk)), renderer), example.source)
-
-
-def _label(answer: Message, example: Example, renderer: Renderer) -> str:
-    """The answer as the template writes it: its tokens as text, without the end of the turn."""
-    found = renderer.examples([replace(example, branches=example.branches[:1])])[0]
-    if isinstance(found, BadRow):
-        return answer.content
-    ids = found[-1].branches[0].ids.tolist()
-    ends = [i for i, token in enumerate(ids) if token in renderer.stop_ids]
-    ids = ids[: ends[-1]] if ends else ids
-    return engines.text_of(renderer.tokenizer, ids, Generation(stop_strings=renderer.stop_strings))
-
-
-def _judge(config: Config, read: int, bad: list[BadRow], say: Say) -> None:
-    """The rule of training: more bad rows than bad_rows_limit stop the work, fewer are named and left out."""
-    if not bad:
-        return
-    shown = "\n".join(f"  {b.source}{': ' + b.field if b.field else ''}: {b.reason}" for b in bad[:20])
-    if config.on_bad_rows == "stop" and len(bad) / read > config.bad_rows_limit:
-        raise DataError(
-            f"{len(bad)} of {read} rows are bad:\n{shown}\n"
-            "Mend these rows, or leave them out: on_bad_rows=skip"
-        )
-    say(f"{len(bad)} bad rows are left out:\n{shown}")
-
-
 # --- answers
 
 
-def _answer(
-    engine: Engine, tokenizer: Any, renderer: Renderer, config: Config, run: Run, say: Say
-) -> dict[str, float]:
-    rows = questions(config, renderer, say)
-    sample = config.do_sample if config.is_set("do_sample") else False
-    options = engines.generation(config, renderer, sample)
+def _answer(ready: Ready, rows: list[Question], run: Run, say: Say) -> dict[str, float]:
+    config, tokenizer, renderer = ready.config, ready.tokenizer, ready.renderer
+    options = ready.generation(config.do_sample if config.is_set("do_sample") else False)
     done: dict[int, str] = {}
     began = time.perf_counter()
 
@@ -216,12 +105,12 @@ def _answer(
     with open(run.path / PARTIAL, "w", encoding="utf-8") as partial, _Bar(len(rows)) as bar:
 
         def finished(i: int, ids: list[int]) -> None:
-            done[i] = engines.text_of(tokenizer, ids, options, config.skip_special_tokens)
+            done[i] = text_of(tokenizer, ids, options, config.skip_special_tokens)
             _write(partial, record(i))
             bar.advance(len(ids))
 
         try:
-            engine.generate([row.prompt for row in rows], options, finished)
+            ready.engine.generate([row.prompt for row in rows], options, finished)
         except KeyboardInterrupt:
             say(f"stopped after {len(done)} of {len(rows)} rows, which are in {run.path / PARTIAL}")
             raise

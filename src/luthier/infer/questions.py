@@ -1,0 +1,129 @@
+"""Rows of data sets as questions with a known answer: what to predict on, and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from luthier.errors import DataError
+from luthier.infer.engine import Generation, text_of
+from luthier.types import BadRow, Example, Message, Row
+
+if TYPE_CHECKING:
+    from luthier.config import Config
+    from luthier.data.ledger import Ledger
+    from luthier.data.render import Renderer
+    from luthier.data.spec import DatasetSpec
+
+Say = Callable[[str], None]
+Place = tuple[int, str]
+"""Which data set, and which row of it ("file:row")."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row: the prompt in tokens, the reference answer ("" where the row has none), and "file:row"."""
+
+    prompt: list[int]
+    label: str
+    source: str
+
+
+def questions(config: Config, renderer: Renderer, say: Say) -> list[Question]:
+    """Rows of the data sets to predict on, in order, with their prompts.
+
+    That is `eval_dataset`, or `dataset` where it is given on the command line; without eval_dataset the part
+    of `dataset` that val_size holds out. Raises DataError when nothing is left or too many rows are bad.
+    """
+    names, wanted = _which(config, renderer, say)
+    found = [
+        _question(example, config, renderer)
+        for place, example in _examples(names, config, say)
+        if wanted is None or place in wanted
+    ]
+    if not found:
+        raise DataError(f"{', '.join(names)}: no row to predict on; check the data set and max_samples")
+    return found
+
+
+def _which(config: Config, renderer: Renderer, say: Say) -> tuple[Sequence[str], set[Place] | None]:
+    """Names of data sets, and the rows that count (None: all)."""
+    from luthier.data import prepare, store
+
+    predicts = config.verb == "predict"
+    if predicts and config.where.get("dataset", "").lstrip("-") in ("dataset", "argument"):
+        return config.dataset, None
+    if config.eval_dataset:
+        return config.eval_dataset, None
+    if config.val_size > 0:
+        held = prepare.prepare(config, renderer, lambda _: None).evals["validation"]
+        assert isinstance(held, store.Corpus), "only pre-training streams"
+        say(f"predicting on the {len(held)} rows that val_size held out")
+        return config.dataset, {(int(held.index[i, 0]), held.source(i)) for i in range(len(held))}
+    say(f"predicting on {', '.join(config.dataset)}; eval_dataset or --dataset NAME chooses another")
+    return config.dataset, None
+
+
+def _examples(names: Sequence[str], config: Config, say: Say) -> Iterator[tuple[Place, Example]]:
+    """Rows as for training, with their answer as a branch; rows that ask without an answer have none."""
+    from luthier.data import prepare, registry, sources
+    from luthier.data.ledger import Ledger
+
+    for k, spec in enumerate(registry.specs(names, config.dataset_dir, hub=prepare.hub_of(config))):
+        ledger, bad = Ledger(spec.name, notes=list(spec.notes)), list[BadRow]()
+        limit = config.max_samples if spec.num_samples is None else None
+        for row in sources.read(spec, ledger.notes, limit=limit):
+            example = _example(row, spec, ledger)
+            if isinstance(example, BadRow):
+                ledger.drop(example)
+                bad.append(example)
+            else:
+                ledger.rows_in += 1
+                ledger.kept += 1
+                yield (k, example.source), example
+        prepare.judge(config, ledger, bad)
+        for line in [*_account(ledger), *ledger.notes]:
+            say(line if line.startswith(spec.name) else f"{spec.name}: {line}")
+
+
+def _example(row: Row | BadRow, spec: DatasetSpec, ledger: Ledger) -> Example | BadRow:
+    from luthier.data import formats
+
+    if isinstance(row, BadRow):
+        return row
+    try:
+        return formats.to_example(row, spec, "sft", ledger.converted)
+    except formats.RowProblem:
+        try:
+            return formats.to_example(row, spec, "predict", ledger.converted)
+        except formats.RowProblem as problem:
+            return BadRow(row.source, problem.field, problem.reason, row.data)
+
+
+def _account(ledger: Ledger) -> list[str]:
+    lines = [f"{ledger.rows_in} rows = {ledger.kept} kept + {ledger.bad} dropped"]
+    return lines + [f"  dropped {count}: {reason}" for reason, count in ledger.dropped.most_common(10)]
+
+
+def _question(example: Example, config: Config, renderer: Renderer) -> Question:
+    """The conversation up to the last answer, and that answer as training would have the model write it."""
+    trunk = list(example.trunk)
+    if config.system is not None and not (trunk and trunk[0].role == "system"):
+        trunk.insert(0, Message("system", config.system))
+    if not example.branches:
+        return Question(renderer.prompt(trunk, example.tools), "", example.source)
+    *before, answer = example.branches[0]
+    prompt = renderer.prompt([*trunk, *before], example.tools)
+    return Question(prompt, _label(answer, replace(example, trunk=tuple(trunk)), renderer), example.source)
+
+
+def _label(answer: Message, example: Example, renderer: Renderer) -> str:
+    """The answer as the template writes it: its tokens as text, without the end of the turn."""
+    found = renderer.examples([replace(example, branches=example.branches[:1])])[0]
+    if isinstance(found, BadRow):
+        return answer.content
+    ids = found[-1].branches[0].ids.tolist()
+    ends = [i for i, token in enumerate(ids) if token in renderer.stop_ids]
+    ids = ids[: ends[-1]] if ends else ids
+    return text_of(renderer.tokenizer, ids, Generation(stop_strings=renderer.stop_strings))
