@@ -30,7 +30,7 @@ def local(name: str) -> Path | None:
 def problems(config: Config) -> list[Problem]:
     """Everything missing or unfit among models, adapters, templates and data sets."""
     found = [*_model(config), *_adapters(config), *_template(config)]
-    if config.verb in ("train", "predict"):
+    if config.verb in ("train", "predict", "data"):
         found += _datasets(config)
     return found
 
@@ -101,7 +101,7 @@ def _template(config: Config) -> list[Problem]:
 
 def _datasets(config: Config) -> list[Problem]:
     wanted = [("eval_dataset", name) for name in config.eval_dataset]
-    if config.verb == "predict" or config.do_train or not (config.do_eval or config.do_predict):
+    if config.verb in ("predict", "data") or config.do_train or not (config.do_eval or config.do_predict):
         wanted += [("dataset", name) for name in config.dataset]
     if not wanted or config.dataset_dir == "ONLINE" or config.dataset_dir.startswith("REMOTE:"):
         return []

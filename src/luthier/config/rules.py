@@ -29,6 +29,7 @@ NEEDS: dict[str, tuple[tuple[str, str], ...]] = {
         ("model_name_or_path", "a run directory, or model_name_or_path and adapter_name_or_path"),
         ("export_dir", "export_dir=DIR"),
     ),
+    "data": (("model_name_or_path", "--model DIR: a model or a run, for its tokenizer and template"),),
 }
 
 

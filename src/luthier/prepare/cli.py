@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 
 from luthier.config import Config, check, read
 from luthier.data import prepare, registry
+from luthier.data.ledger import Ledger
 from luthier.data.render import Renderer
 from luthier.errors import UsageError
 from luthier.types import BadRow
 
-USAGE = """usage: luthier data show FILE|DATASET --model DIR|RUN [--template NAME] [--max_samples N] [--format json]
+USAGE = """usage: luthier data show FILE|DATASET --model DIR|RUN [--template NAME] [--format json]
 
 Prints each row as the model would read it; what it would learn to write stands in [[ ]]. Any key of the
-configuration may follow (cutoff_len=512, mask_history=true). With --format json, one object a line:
+configuration may follow (max_samples=10, mask_history=true). With --format json, one object a line:
 {"source": "file:row", "text": "...", "trained": [[start, end], ...]} with offsets in characters; a row that
 cannot be used has "field" and "reason" instead of "text" and "trained"."""
 
@@ -25,7 +28,7 @@ def main(args: list[str]) -> int:
         print(USAGE)
         return 0 if args else 2
     if args[0] != "show":
-        raise UsageError(f"luthier data: there is no {args[0]!r} -> luthier data show FILE --model DIR")
+        raise UsageError(f"there is no `data {args[0]}` -> luthier data show FILE --model DIR")
     return show(args[1:])
 
 
@@ -35,10 +38,14 @@ def show(args: Sequence[str]) -> int:
 
     config = _config(args)
     renderer = Renderer.of(config, load.tokenizer(config))
+    _say(*config.notes, *renderer.notes)
     bad = 0
-    for spec in registry.specs(config.dataset or (), config.dataset_dir, hub=prepare.hub_of(config)):
+    for spec in registry.specs(config.dataset, config.dataset_dir, hub=prepare.hub_of(config)):
         stage = "pt" if spec.formatting == "text" else config.stage
-        for row in prepare.examples(spec, stage, config.max_samples):
+        ledger = Ledger(spec.name, notes=list(spec.notes))
+        for row in prepare.examples(spec, stage, config.max_samples, ledger):
+            _say(*ledger.notes)
+            ledger.notes.clear()
             if isinstance(row, BadRow):
                 bad += 1
                 print(_bad(row, config.format == "json"))
@@ -51,13 +58,18 @@ def show(args: Sequence[str]) -> int:
 def _config(args: Sequence[str]) -> Config:
     """`FILE --model DIR …` as a configuration of the verb `data`."""
     if not args or args[0].startswith("-"):
-        raise UsageError("luthier data show: which data? -> luthier data show FILE|DATASET --model DIR")
+        raise UsageError("data show: which data? -> luthier data show FILE|DATASET --model DIR")
     named = {"--model": "--model_name_or_path", "-m": "--model_name_or_path"}
     words = [f"--dataset={args[0]}"]
     for word in args[1:]:
         key, equals, value = word.partition("=")
         words.append(named.get(key, key) + equals + value)
-    return check(read(words), "data")
+    return check(read(words, os.environ), "data")
+
+
+def _say(*notes: str) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _bad(row: BadRow, as_json: bool) -> str:
