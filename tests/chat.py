@@ -73,7 +73,9 @@ SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<turn>", "<end>", "<use
 def tokenizer(template: str | None = None) -> PreTrainedTokenizerBase:
     """Byte-level BPE that knows every token of the templates above."""
     made = tiny.tokenizer()
-    made.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": SPECIAL[2:]})
+    made.add_special_tokens(
+        {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": SPECIAL[2:]}
+    )
     made.chat_template = template
     return made
 
@@ -124,7 +126,9 @@ def renderer(template: str | None, made: PreTrainedTokenizerBase | None = None, 
 def say(*turns: str, system: str | None = None) -> list[Message]:
     """user, assistant, user, … ; replies are learnt."""
     first = [] if system is None else [Message("system", system)]
-    return first + [Message("assistant", t, 1.0) if k % 2 else Message("user", t) for k, t in enumerate(turns)]
+    return first + [
+        Message("assistant", t, 1.0) if k % 2 else Message("user", t) for k, t in enumerate(turns)
+    ]
 
 
 def example(messages: list[Message], source: str = "rows.json:1") -> Example:

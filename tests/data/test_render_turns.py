@@ -116,7 +116,9 @@ def test_branches_share_the_prompt_and_keep_their_verdict() -> None:
     ends = tuple((Message("assistant", text, 1.0),) for text in ("good", "bad"))
     made = chat.renderer(chat.CHATML)
     [[pair]] = made.examples([Example(trunk, ends, source="p:1")])  # type: ignore[misc]
-    assert made.tokenizer.decode(pair.trunk.ids) == "<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        made.tokenizer.decode(pair.trunk.ids) == "<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert [made.tokenizer.decode(b.ids) for b in pair.branches] == ["good<|im_end|>\n", "bad<|im_end|>\n"]
     assert not pair.trunk.mask.any() and pair.branches[1].mask.sum() == len(pair.branches[1]) - 1
     [[kto]] = made.examples([Example(trunk, ends[:1], verdict=False, source="k:1")])  # type: ignore[misc]
@@ -141,7 +143,10 @@ def test_examples_without_a_branch_are_prompts() -> None:
 
 def test_a_template_that_refuses_or_forgets_a_system_message_says_so_once() -> None:
     rows = [chat.example(chat.say("q", "a", system="Be brief."), f"r:{k}") for k in range(3)]
-    for template, reason in ((chat.STRIPS, "no system here"), (chat.FORGETS_SYSTEM, "left out without a word")):
+    for template, reason in (
+        (chat.STRIPS, "no system here"),
+        (chat.FORGETS_SYSTEM, "left out without a word"),
+    ):
         with pytest.raises(TemplateError, match=rf"r:0: .*cannot express a system message: .*{reason}"):
             chat.renderer(template).examples(rows)
 
@@ -213,7 +218,9 @@ def test_published_templates(path: Path, tokens: str) -> None:
         made.add_special_tokens({"additional_special_tokens": tags}, replace_extra_special_tokens=False)
     renderer = chat.renderer(None, made)
     for case in golden["cases"]:
-        messages = [Message(m["role"], m["content"], float(m["role"] == "assistant")) for m in case["messages"]]
+        messages = [
+            Message(m["role"], m["content"], float(m["role"] == "assistant")) for m in case["messages"]
+        ]
         one = chat.example(messages, case["case"])
         if "error" in case:
             with pytest.raises(TemplateError, match=re.escape(case["error"].removeprefix("TemplateError: "))):

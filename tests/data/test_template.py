@@ -125,7 +125,9 @@ def test_a_tokenizer_without_any_end_is_refused() -> None:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))
+    bare = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    )
     with pytest.raises(TemplateError, match="no end-of-text token"):
         templates.prepare_tokenizer(templates.load("default", bare), bare)
 
@@ -147,7 +149,10 @@ def test_what_a_template_looks_for_in_messages() -> None:
     assert jinja.watched("{{ messages[0].content[:3] }}").verbatim is False
     assert jinja.watched("{% set c = messages[0].content %}{{ c | length }}").verbatim is False
     assert jinja.watched("{{ messages | length }}").verbatim is True
-    assert jinja.watched("{% macro f(x) %}{{ x[0] }}{% endmacro %}{{ f(messages[0].content) }}").verbatim is False
+    assert (
+        jinja.watched("{% macro f(x) %}{{ x[0] }}{% endmacro %}{{ f(messages[0].content) }}").verbatim
+        is False
+    )
 
 
 def test_the_first_line_of_a_named_template_is_a_comment_that_says_what_it_is() -> None:

@@ -57,7 +57,9 @@ def test_a_named_template_writes_the_published_format(name: str) -> None:
 
 def test_other_names_of_the_same_template() -> None:
     for alias, name in (("phi3", "phi"), ("qwen2_5", "qwen"), ("qwen2", "qwen"), ("mllama", "llama3")):
-        assert templates.load(alias, chat.tokenizer()).render(CASES["plain"], **VALUES) == TEXTS[name]["plain"]
+        assert (
+            templates.load(alias, chat.tokenizer()).render(CASES["plain"], **VALUES) == TEXTS[name]["plain"]
+        )
 
 
 def test_llama3_writes_the_date_into_definitions_of_tools() -> None:
