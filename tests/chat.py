@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import tiny
-
 from luthier.data import template as templates
 from luthier.data.render import Renderer, RenderOptions
 from luthier.types import Example, Message
@@ -16,12 +15,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHATML = (
-    "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+    "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 # Refuses a system message, strips every message, calls the assistant "model".
 STRIPS = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('no system here') }}{% endif %}"
     "{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
     "{{ '<turn>' + role + '\\n' + m['content'] | trim + '<end>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<turn>model\\n' }}{% endif %}"
@@ -60,8 +60,8 @@ ENDLESS = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<bot>\\n' }}{% endif %}"
 )
 FORGETS_SYSTEM = (
-    "{% for m in messages %}{% if m['role'] != 'system' %}{{ '<turn>' + m['role'] + ':' + m['content'] + '<end>' }}"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<turn>assistant:' }}{% endif %}"
+    "{% for m in messages %}{% if m['role'] != 'system' %}"
+    "{{ '<turn>' + m['role'] + ':' + m['content'] + '<end>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<turn>assistant:' }}{% endif %}"
 )
 ALL = {
     "chatml": CHATML, "strips": STRIPS, "rewrites": REWRITES, "drops": DROPS, "trailing": TRAILING,

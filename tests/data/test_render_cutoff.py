@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import chat
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import chat
 from luthier.data.render import CUTOFF, Renderer
 from luthier.errors import DataError
 from luthier.types import BadRow, Example, Message

@@ -1,11 +1,10 @@
-"""Reasoning templates: earlier turns as they were written or as the template writes them; thinking on, off, both."""
+"""Reasoning templates: earlier turns as written or as the template writes them; thinking on, off, both."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import chat
-
 from luthier.types import Example, Message
 
 THOUGHT = "<think>\nhm\n</think>\n\n"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import chat
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import chat
 from luthier.data.jinja import Watched
 from luthier.data.shapes import Shapes, texts_of
 from luthier.types import Message
 
 PIECES = [
-    "a", "B", "你好", " ", "\n", "\t", "  \n", "<think>", "</think>", "<think>\n", "\n</think>\n\n", "<|im_end|>", "<end>",
+    "a", "B", "你好", " ", "\n", "\t", "  \n", "<think>", "</think>", "<think>\n", "\n</think>\n\n",
+    "<|im_end|>", "<end>",
     "user", "assistant", '"', "'", "\\", "{{ x }}", "<", "</", "é", "😀", "<|im_start|>user\n", "\u3000", "",
 ]  # fmt: skip
 TEXT = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
@@ -48,8 +49,8 @@ def test_ordinary_rows_take_the_fast_way() -> None:
 
 def test_a_template_that_is_not_understood_is_rendered_row_by_row() -> None:
     shouts = (
-        "{% for m in messages %}{{ m['role'] + ':' + (m['content'] | upper if m['role'] == 'user' else m['content']) "
-        "+ '<end>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+        "{% for m in messages %}{{ m['role'] + ':' "
+        "+ (m['content'] | upper if m['role'] == 'user' else m['content']) + '<end>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
     )
     made = chat.renderer(shouts)
     messages = chat.say("1?", "a", "2?", "b")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import chat
 import numpy as np
 import pytest
-import tiny
 
+import chat
+import tiny
 from luthier.data.encode import Control, Encoder
 from luthier.types import BadRow, Example, Message
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import chat
 import pytest
 
+import chat
 from luthier.errors import TemplateError
 from luthier.types import BadRow, Example, Message, ToolCall
 
@@ -38,8 +38,10 @@ def test_a_template_that_strips_messages() -> None:
 def test_a_template_that_rewrites_history_is_put_together_as_it_was_written() -> None:
     text, learnt = spans(chat.REWRITES, TURNS)
     assert text == (
-        "<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n4<|im_end|>\n"
-        "<|im_start|>user\nAnd times 3?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n12<|im_end|>\n"
+        "<|im_start|>user\nWhat is 2+2?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n4<|im_end|>\n"
+        "<|im_start|>user\nAnd times 3?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n12<|im_end|>\n"
     )
     assert learnt == ["<think>\n\n</think>\n\n4<|im_end|>", "<think>\n\n</think>\n\n12<|im_end|>"]
 
@@ -107,7 +109,7 @@ def test_weights_of_messages_history_and_prompts() -> None:
     made = chat.renderer(chat.CHATML, train_on_prompt=True)
     text, found = made.show(chat.example(chat.say("a", "b")))
     assert found == [(0, len(text))]
-    untaught = chat.say("a", "b")[:1] + [Message("assistant", "b", 0.0)]
+    untaught = [*chat.say("a", "b")[:1], Message("assistant", "b", 0.0)]
     assert chat.renderer(chat.CHATML).show(chat.example(untaught))[1] == []
 
 
@@ -164,8 +166,8 @@ def test_tools_that_a_template_leaves_out_are_an_error() -> None:
 def test_a_row_that_the_template_refuses_is_a_bad_row_with_its_words() -> None:
     alternate = (
         "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-        "{{ raise_exception('turns must alternate') }}{% endif %}{{ m['role'] + ':' + m['content'] + '<end>' }}"
-        "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+        "{{ raise_exception('turns must alternate') }}{% endif %}"
+        "{{ m['role'] + ':' + m['content'] + '<end>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
     )
     made = chat.renderer(alternate)
     wrong = [Message("user", "a"), Message("user", "b"), Message("assistant", "c", 1.0)]
@@ -197,7 +199,8 @@ def test_a_template_that_wants_arguments_as_text_gets_them_so() -> None:
         "{% for m in messages %}{% if m['role'] == 'assistant' and 'tool_calls' in m %}{{ '<bot>' }}"
         "{% for t in m['tool_calls'] %}{{ t['function']['name'] + '(' + t['function']['arguments'] + ')' }}"
         "{% endfor %}{{ '<end>' }}{% else %}{{ ('<bot>' if m['role'] == 'assistant' else '<user>') "
-        "+ m['content'] + '<end>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<bot>' }}{% endif %}"
+        "+ m['content'] + '<end>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<bot>' }}{% endif %}"
     )
     turns = [Message("user", "q"), Message("assistant", "", 1.0, (ToolCall("f", {"a": "北"}),))]
     assert spans(text_only, turns)[1] == ['f({"a": "北"})<end>']
@@ -234,7 +237,7 @@ def test_published_templates(path: Path, tokens: str) -> None:
 
 
 def _check_spans(text: str, found: list[tuple[int, int]], golden: list[list[int]]) -> None:
-    """Nothing outside a golden span is learnt; of each turn, all but its header and what follows its end is."""
+    """Nothing outside a golden span is learnt; of each turn, all from header to end is."""
     inside = {k for a, b in golden for k in range(a, b)}
     learnt = {k for a, b in found for k in range(a, b)}
     assert learnt <= inside

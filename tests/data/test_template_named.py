@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import chat
 import pytest
 
+import chat
 from luthier.data import template as templates
 
 TEXTS: dict[str, dict[str, str]] = json.loads(

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import chat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import chat
 from luthier.data import template as templates
 from luthier.data.render import Renderer, RenderOptions
 from luthier.types import BadRow, Message, ToolCall

@@ -204,8 +204,8 @@ def prepare_tokenizer(template: Template, tokenizer: PreTrainedTokenizerBase, ad
         notes.append(f"added to the vocabulary for template {template.name}: {' '.join(missing)}")
     elif missing:
         notes.append(
-            f"template {template.name} ends turns with {' '.join(missing)}, which the tokenizer does not know "
-            "as a token: it is written as plain text. Choose the model's own template, or resize_vocab: "
+            f"template {template.name} ends turns with {' '.join(missing)}, which the tokenizer does not "
+            "know as a token: it is written as plain text. Choose the model's own template, or resize_vocab: "
             "true to add it"
         )
     present = [stop for stop in template.stops if stop not in missing or add]
