@@ -157,6 +157,15 @@ def test_a_pipe_is_one_message_a_line_and_commands_work(
         assert line in err
 
 
+def test_the_flags_of_llama_factory_are_those_of_a_run(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model_name_or_path", str(place / "base"), "--adapter_name_or_path", str(place / "run")]
+    flags += ["--template", "qwen", "--finetuning_type", "lora"]
+    assert run_main(flags, "One two\n", monkeypatch) == 0
+    assert capsys.readouterr().out == chat(place / "run", **SHORT).say("One two") + "\n"
+
+
 def test_clear_begins_again_and_two_slashes_begin_a_message(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,10 +226,19 @@ def test_too_many_bad_rows_stop_before_anything_is_generated(place: Path, tmp_pa
     data = write(tmp_path / "bad.json", rows)
     with pytest.raises(DataError, match=r"1 of 2 rows are bad[\s\S]*bad\.json:2"):
         predict(request(place, tmp_path / "out", dataset=data))
+    assert not (tmp_path / "out").exists()
     said: list[str] = []
     config = request(place, tmp_path / "out", dataset=data, on_bad_rows="skip")
     assert predict(config, said.append)["predict_rows"] == 1
     assert f"{data}: 2 rows = 1 kept + 1 dropped" in said
+
+
+def test_every_prompt_that_is_too_long_is_named(place: Path, tmp_path: Path) -> None:
+    rows = [{"instruction": text, "output": "b"} for text in ("nine " * 600, "a", "ten " * 600)]
+    data = write(tmp_path / "long.json", rows)
+    with pytest.raises(DataError, match=r"2 of 3 prompts.*reads 512 tokens:\s+long\.json:1.*\s+long\.json:3"):
+        predict(request(place, tmp_path / "out", dataset=data))
+    assert not (tmp_path / "out").exists()
 
 
 def test_generation_on_a_trained_layout_equals_the_plain_one() -> None:

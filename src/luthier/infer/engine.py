@@ -59,7 +59,9 @@ class Generation:
 
 
 class Engine(Protocol):
-    """Prompts in tokens -> answers in tokens, without the stop token."""
+    """Prompts in tokens -> answers in tokens, without the stop token. context: tokens the model reads."""
+
+    context: int
 
     def generate(
         self,

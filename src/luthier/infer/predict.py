@@ -11,8 +11,9 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
+from luthier.errors import DataError
 from luthier.infer import loading, metrics
 from luthier.infer.engine import text_of
 from luthier.infer.loading import Ready
@@ -51,15 +52,12 @@ def predict(config: Config, say: Say | None = None) -> dict[str, float]:
     They go to `output_dir`, else into the run. Raises DataError, ModelError, RunError.
     """
     say = say or _say
-    run = Run.join((config.is_set("output_dir") and config.output_dir) or config.run or NOWHERE)
-    try:
+    with Run.join((config.is_set("output_dir") and config.output_dir) or config.run or NOWHERE) as run:
         tokenizer, renderer = loading.text(config, say)
         rows = questions(config, renderer, say)
         ready = loading.model(config, tokenizer, renderer)
         say(ready.about)
         return _answer(ready, rows, run, say)
-    finally:
-        run.close()
 
 
 def predict_with(
@@ -94,25 +92,29 @@ def table(results: dict[str, float]) -> str:
 
 def _answer(ready: Ready, rows: list[Question], run: Run, say: Say) -> dict[str, float]:
     config, tokenizer, renderer = ready.config, ready.tokenizer, ready.renderer
+    _fit(rows, ready.engine.context)
     options = ready.generation(config.do_sample if config.is_set("do_sample") else False)
-    done: dict[int, str] = {}
+    partial, done = run.path / PARTIAL, dict[int, str]()
+    partial.unlink(missing_ok=True)
     began = time.perf_counter()
 
     def record(i: int) -> dict[str, str]:
         prompt = tokenizer.decode(rows[i].prompt, skip_special_tokens=False)
         return {"prompt": prompt, "predict": done[i], "label": rows[i].label, "source": rows[i].source}
 
-    with open(run.path / PARTIAL, "w", encoding="utf-8") as partial, _Bar(len(rows)) as bar:
+    with _Bar(len(rows)) as bar:
 
         def finished(i: int, ids: list[int]) -> None:
             done[i] = text_of(tokenizer, ids, options, config.skip_special_tokens)
-            _write(partial, record(i))
+            with open(partial, "a", encoding="utf-8") as file:
+                file.write(_line(record(i)))
             bar.advance(len(ids))
 
         try:
             ready.engine.generate([row.prompt for row in rows], options, finished)
-        except KeyboardInterrupt:
-            say(f"stopped after {len(done)} of {len(rows)} rows, which are in {run.path / PARTIAL}")
+        except BaseException:
+            if done:
+                say(f"stopped after {len(done)} of {len(rows)} rows, which are in {partial}")
             raise
     pairs = [(done[i], row.label) for i, row in enumerate(rows)]
     results = _results(pairs, renderer.template.thought, time.perf_counter() - began)
@@ -135,16 +137,26 @@ def _results(
 
 def _keep(run: Run, records: list[dict[str, str]], results: dict[str, float]) -> None:
     """Write all results, each file whole; then the partial file has served."""
-    run.write_text(PREDICTIONS, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    run.write_text(PREDICTIONS, "".join(map(_line, records)))
     run.write_json(RESULTS, results)
     known = run.read_json(ALL_RESULTS) if (run.path / ALL_RESULTS).is_file() else {}
     run.write_json(ALL_RESULTS, {**known, **results})
     (run.path / PARTIAL).unlink()
 
 
-def _write(file: TextIO, record: dict[str, str]) -> None:
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    file.flush()
+def _line(record: dict[str, str]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _fit(rows: list[Question], context: int) -> None:
+    """Name every row that the model cannot read, before the first is answered."""
+    long = [f"  {row.source}: {len(row.prompt)} tokens" for row in rows if len(row.prompt) >= context]
+    if long:
+        shown = "\n".join(long[:20])
+        raise DataError(
+            f"{len(long)} of {len(rows)} prompts leave no room for an answer; "
+            f"the model reads {context} tokens:\n{shown}\nShorten these rows, or set rope_scaling and cutoff_len"
+        )
 
 
 def _say(line: str) -> None:

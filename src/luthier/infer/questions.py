@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from luthier.errors import DataError
+from luthier.errors import DataError, TemplateError
 from luthier.infer.engine import Generation, text_of
 from luthier.types import BadRow, Example, Message, Row
 
@@ -37,8 +37,9 @@ def questions(config: Config, renderer: Renderer, say: Say) -> list[Question]:
     of `dataset` that val_size holds out. Raises DataError when nothing is left or too many rows are bad.
     """
     names, wanted = _which(config, renderer, say)
+    ends = Generation(stop_ids=frozenset(renderer.stop_ids), stop_strings=renderer.stop_strings)
     found = [
-        _question(example, config, renderer)
+        _question(example, config, renderer, ends)
         for place, example in _examples(names, config, say)
         if wanted is None or place in wanted
     ]
@@ -106,24 +107,32 @@ def _account(ledger: Ledger) -> list[str]:
     return lines + [f"  dropped {count}: {reason}" for reason, count in ledger.dropped.most_common(10)]
 
 
-def _question(example: Example, config: Config, renderer: Renderer) -> Question:
+def _question(example: Example, config: Config, renderer: Renderer, ends: Generation) -> Question:
     """The conversation up to the last answer, and that answer as training would have the model write it."""
     trunk = list(example.trunk)
     if config.system is not None and not (trunk and trunk[0].role == "system"):
         trunk.insert(0, Message("system", config.system))
     if not example.branches:
-        return Question(renderer.prompt(trunk, example.tools), "", example.source)
+        return Question(_prompt(trunk, example, renderer), "", example.source)
     *before, answer = example.branches[0]
-    prompt = renderer.prompt([*trunk, *before], example.tools)
-    return Question(prompt, _label(answer, replace(example, trunk=tuple(trunk)), renderer), example.source)
+    prompt = _prompt([*trunk, *before], example, renderer)
+    return Question(
+        prompt, _label(answer, replace(example, trunk=tuple(trunk)), renderer, ends), example.source
+    )
 
 
-def _label(answer: Message, example: Example, renderer: Renderer) -> str:
+def _prompt(messages: list[Message], example: Example, renderer: Renderer) -> list[int]:
+    try:
+        return renderer.prompt(messages, example.tools)
+    except TemplateError as error:
+        raise TemplateError(f"{example.source}: {error}") from error
+
+
+def _label(answer: Message, example: Example, renderer: Renderer, ends: Generation) -> str:
     """The answer as the template writes it: its tokens as text, without the end of the turn."""
     found = renderer.examples([replace(example, branches=example.branches[:1])])[0]
     if isinstance(found, BadRow):
         return answer.content
     ids = found[-1].branches[0].ids.tolist()
-    ends = [i for i, token in enumerate(ids) if token in renderer.stop_ids]
-    ids = ids[: ends[-1]] if ends else ids
-    return text_of(renderer.tokenizer, ids, Generation(stop_strings=renderer.stop_strings))
+    last = max((i for i, token in enumerate(ids) if token in ends.stop_ids), default=len(ids))
+    return text_of(renderer.tokenizer, ids[:last], ends)
