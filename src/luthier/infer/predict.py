@@ -155,7 +155,7 @@ def _fit(rows: list[Question], context: int) -> None:
         shown = "\n".join(long[:20])
         raise DataError(
             f"{len(long)} of {len(rows)} prompts leave no room for an answer; "
-            f"the model reads {context} tokens:\n{shown}\nShorten these rows, or set rope_scaling and cutoff_len"
+            f"the model reads {context} tokens:\n{shown}\nShorten these rows, or set rope_scaling"
         )
 
 
