@@ -63,6 +63,7 @@ def _guarded(verb: str, words: list[str]) -> int:
     """Run the handler; an error meant for the user is printed without a traceback."""
     from luthier.errors import LuthierError
 
+    _show_warnings()
     try:
         status = _dispatch(verb, words)
         sys.stdout.flush()
@@ -77,6 +78,16 @@ def _guarded(verb: str, words: list[str]) -> int:
     except BrokenPipeError:
         return _closed_pipe()
     return status
+
+
+def _show_warnings() -> None:
+    """What the rooms warn of goes to stderr, as notes."""
+    import logging
+
+    shown = logging.StreamHandler()  # of this call's stderr
+    shown.setFormatter(logging.Formatter("note: %(message)s"))
+    shown.setLevel(logging.WARNING)
+    logging.getLogger("luthier").handlers = [shown]
 
 
 def _dispatch(verb: str, words: list[str]) -> int:

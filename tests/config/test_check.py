@@ -185,11 +185,6 @@ def test_refused_keys_stop_with_a_reason(word: str) -> None:
         ("do_eval=true do_train=true", "eval_strategy", "nothing to evaluate"),
         ("eval_strategy=steps", "eval_strategy", "nothing to evaluate"),
         ("do_predict=true val_size=9", "do_predict", "by generating"),
-        (
-            "predict_with_generate=true val_size=9 compute_accuracy=true",
-            "compute_accuracy",
-            "without generating",
-        ),
         ("early_stopping_steps=3", "early_stopping_steps", "nothing can stop"),
         ("finetuning_type=full use_dora=true", "use_rslora", "belong to finetuning_type lora"),
         ("finetuning_type=freeze freeze_trainable_layers=0", "freeze_trainable_layers", "learn nothing"),

@@ -205,12 +205,6 @@ TRAIN: tuple[Rule, ...] = (
         "leave it out",
     ),
     Rule(
-        "compute_accuracy",
-        lambda c: c.predict_with_generate and c.compute_accuracy,
-        "token accuracy is measured without generating",
-        "one of compute_accuracy and predict_with_generate",
-    ),
-    Rule(
         "load_best_model_at_end",
         lambda c: c.load_best_model_at_end and c.eval_strategy == "no",
         "without evaluations there is no best",

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from luthier.errors import ModelError
-from luthier.model import locate, machine, quantize, vocabulary
+from luthier.model import locate, machine, quantize, quiet, vocabulary
 from luthier.model.seeds import seeded
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def tokenizer(config: Config) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    quiet.libraries()
     name = locate.tokenizer(_tokenizer_source(config), config)
     try:
         found = AutoTokenizer.from_pretrained(name, padding_side="right", **locate.hub_options(config))
@@ -84,6 +85,7 @@ def settings(config: Config) -> PretrainedConfig:
     """The architecture's configuration (config.json) as it is on disk or on the hub."""
     from transformers import AutoConfig
 
+    quiet.libraries()
     name = locate.model(str(config.model_name_or_path), config)
     try:
         return AutoConfig.from_pretrained(name, **locate.hub_options(config))

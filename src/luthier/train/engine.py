@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from luthier.errors import MissingPackage
 
-TRACKERS = ("tensorboard", "wandb", "mlflow", "swanlab", "trackio")
+# What each tracker calls the name of a run.
+_RUN_NAMES = {"wandb": "name", "mlflow": "run_name", "swanlab": "experiment_name", "trackio": "name"}
 
 
 class Engine:
@@ -95,10 +96,12 @@ class Engine:
             return value
         return broadcast_object_list([value])[0]
 
-    def start_tracking(self, project: str, config: Mapping[str, Any]) -> None:
+    def start_tracking(self, project: str, run_name: str | None, config: Mapping[str, Any]) -> None:
+        """Open the trackers; TensorBoard has no name for a run but its directory."""
         if self._tracking:
             plain = {k: v for k, v in config.items() if isinstance(v, (int, float, str, bool))}
-            self._accelerator.init_trackers(project, config=plain)
+            named = {tracker: {key: run_name} for tracker, key in _RUN_NAMES.items()} if run_name else {}
+            self._accelerator.init_trackers(project, config=plain, init_kwargs=named)
 
     def track(self, values: Mapping[str, float], step: int) -> None:
         if self._tracking:

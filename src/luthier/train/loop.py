@@ -103,8 +103,8 @@ def _split_smaller(
         largest = max(flats, key=lambda group: sum(len(f.ids) for f in group))
         size = sum(len(f.ids) for f in largest)
         raise TrainError(
-            f"step {index + 1}: out of memory with one example a pass; the largest is {largest[0].source} with "
-            f"{size} tokens. Lower cutoff_len, train in 4 bits (quantization_bit: 4), or use gradient "
+            f"step {index + 1}: out of memory with one example a pass; the largest is {largest[0].source} "
+            f"with {size} tokens. Lower cutoff_len, train in 4 bits (quantization_bit: 4), or use gradient "
             f"checkpointing ({failed.splitlines()[0][:200]})"
         )
     job.budget = max(1, min(job.budget, max(sum(len(f.ids) for f in p) for p in passes)) // 2)
@@ -171,7 +171,7 @@ def _rows(flats: list[Flat], most: int = 16) -> str:
 def _not_finite(what: str, value: float, index: int, flats: list[Flat]) -> str:
     return (
         f"step {index + 1}: the {what} is {value}; stopped before the update, nothing was changed. "
-        f"Rows of this pass: {_rows(flats)}. Look at them, or lower learning_rate, or use bf16 instead of fp16."
+        f"Rows of this pass: {_rows(flats)}. Look at them, or lower learning_rate, or use bf16, not fp16."
     )
 
 

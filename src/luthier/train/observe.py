@@ -155,8 +155,12 @@ def clock(seconds: float) -> str:
 
 
 def evaluate_step(session: Session) -> None:
-    config = session.config
-    if session.evals and due(session, config.eval_strategy, config.eval_steps or config.logging_steps):
+    """Evaluate when it is due, though not before `eval_delay` steps, or epochs where each of those counts."""
+    config, progress = session.config, session.progress
+    passed = progress.epoch if config.eval_strategy == "epoch" else progress.global_step
+    if passed < config.eval_delay or not session.evals:
+        return
+    if due(session, config.eval_strategy, config.eval_steps or config.logging_steps):
         session.measured = run_evaluation(session)
         judge(session, session.measured)
 
@@ -173,6 +177,8 @@ def run_evaluation(session: Session) -> dict[str, float]:
         out[f"{prefix}_perplexity"] = math.exp(min(measured["loss"], 700.0))
         out[f"{prefix}_runtime"] = round(seconds, 4)
         out[f"{prefix}_samples_per_second"] = round(len(corpus) / seconds, 3)
+        batches = math.ceil(len(corpus) / session.config.per_device_eval_batch_size)
+        out[f"{prefix}_steps_per_second"] = round(batches / seconds, 3)
     if len(session.evals) > 1:
         losses = [out[f"eval_{name}_loss"] for name in session.evals]
         out["eval_loss"] = sum(losses) / len(losses)

@@ -1,4 +1,4 @@
-"""Which layout a model can express, found by computing: names of model families say less than they seem to."""
+"""Which layout a model can express, found by computing: names of model families say too little."""
 
 from __future__ import annotations
 

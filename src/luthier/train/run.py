@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,14 @@ def main(args: list[str]) -> int:
     """`luthier train CONFIG …`: train, then evaluate and predict where asked."""
     config = load(args, "train")
     run = train(config)
-    print(run.path)
+    print(_as_json(run) if config.format == "json" else run.path)
     return 0
+
+
+def _as_json(run: Run) -> str:
+    """Where the run is, and the numbers of all_results.json."""
+    found = run.read_json("all_results.json") if (run.path / "all_results.json").is_file() else {}
+    return json.dumps({"run": str(run.path), **found}, ensure_ascii=False)
 
 
 def train(config: Config) -> Run:
@@ -78,7 +85,7 @@ def _run(config: Config, engine: Engine) -> Iterator[Run]:
 def _train(at_work: observe.Session, made: Setup, model: torch.nn.Module) -> None:
     """Run the loop under observation, then write the final weights and the results."""
     config, job = made.config, at_work.job
-    job.engine.start_tracking(config.project or "luthier", config.as_dict())
+    job.engine.start_tracking(config.project or "luthier", config.run_name, config.as_dict())
     done = at_work.progress.global_step
     made.screen.start(job.plan.total_steps, done)
     if config.eval_on_start and done == 0 and at_work.evals:
@@ -108,7 +115,7 @@ def _take_best(at_work: observe.Session, made: Setup) -> None:
     folder = made.run.path / f"checkpoint-{best}"
     if best is None or best == at_work.progress.global_step or not folder.is_dir():
         return
-    checkpoint.load_weights(at_work.job.engine.unwrap(at_work.job.model), folder, made.config)
+    take_weights(made, at_work.job.engine.unwrap(at_work.job.model), folder)
     at_work.measured = None
     made.screen.say(f"the best weights are those of step {best}; they are the result")
 
@@ -121,6 +128,8 @@ def _finish(at_work: observe.Session, made: Setup, parameters: int) -> None:
     metrics = results.train_results(at_work, parameters)
     results.write(run, "train", metrics)
     results.write_state(at_work)
+    if config.streaming:
+        write_account(made)
     if config.plot_loss and not results.plot(run, at_work.progress.log_history):
         made.screen.say('plot_loss: matplotlib is not installed: pip install "luthier[plot]"')
     made.screen.say(
@@ -134,7 +143,10 @@ def _after(at_work: observe.Session, made: Setup, model: torch.nn.Module) -> Non
     if config.do_eval and at_work.evals:
         measured = at_work.measured or observe.run_evaluation(at_work)
         if at_work.job.engine.is_main:
-            results.write(made.run, "eval", {**measured, "epoch": round(at_work.progress.epoch, 4)})
+            found = {**measured, "epoch": round(at_work.progress.epoch, 4)}
+            if config.stage == "pt" and "eval_perplexity" in found:
+                found["perplexity"] = found["eval_perplexity"]  # LLaMA-Factory's name for it
+            results.write(made.run, "eval", found)
     if config.do_predict and at_work.job.engine.is_main:
         from luthier.infer.predict import predict_with
 

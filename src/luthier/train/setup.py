@@ -165,7 +165,7 @@ def _per_step(config: Config, world: int) -> int:
 
 
 def plan_of(config: Config, prepared: Prepared, world: int) -> planning.Plan:
-    """The plan of a run. Packing makes bins of `cutoff_len` tokens; blocks of pre-training are full already."""
+    """The plan of a run. Packing makes bins of `cutoff_len` tokens; blocks of pre-training are full."""
     corpus, bins = prepared.train, None
     if isinstance(corpus, Corpus) and config.packing and config.stage != "pt":
         bins = tuple(planning.pack(corpus.lengths, config.cutoff_len))

@@ -121,7 +121,6 @@ class Train:
     per_device_eval_batch_size: int = key(
         8, "Examples of one forward pass in evaluation.", limits=(1, None), cosmetic=True
     )
-    compute_accuracy: bool = key(False, "Report the part of tokens guessed right, too.", cosmetic=True)
     load_best_model_at_end: bool = key(
         False, "Keep the weights of the best evaluation, not of the last step."
     )
