@@ -61,7 +61,8 @@ ENDLESS = (
 )
 FORGETS_SYSTEM = (
     "{% for m in messages %}{% if m['role'] != 'system' %}"
-    "{{ '<turn>' + m['role'] + ':' + m['content'] + '<end>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<turn>assistant:' }}{% endif %}"
+    "{{ '<turn>' + m['role'] + ':' + m['content'] + '<end>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<turn>assistant:' }}{% endif %}"
 )
 ALL = {
     "chatml": CHATML, "strips": STRIPS, "rewrites": REWRITES, "drops": DROPS, "trailing": TRAILING,

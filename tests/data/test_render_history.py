@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import chat
+from luthier.data.render import Renderer, RenderOptions
 from luthier.types import Example, Message
 
 THOUGHT = "<think>\nhm\n</think>\n\n"
@@ -109,3 +110,25 @@ def test_history_of_a_named_template_is_in_its_text() -> None:
         assert text.startswith(ASK.format(1) + ASSIST + first + "<|im_end|>\n")
         if history == "as_trained":
             assert made.show(chat.example(chat.say("1", THOUGHT + "a", "2", "b")))[0] == text
+
+
+def test_a_configuration_gives_its_renderer() -> None:
+    from luthier.config import Config
+
+    made = chat.known("qwen")
+    config = Config(template="qwen", cutoff_len=77, mask_history=True, default_system="Be brief.")
+    renderer = Renderer.of(config, made)
+    assert renderer.options == RenderOptions(cutoff_len=77, mask_history=True)
+    assert renderer.notes == ["end of text is now <|im_end|> (was </s>), as template qwen has it"]
+    assert made.decode(renderer.prompt([Message("user", "q")])).startswith(
+        "<|im_start|>system\nBe brief.<|im_end|>"
+    )
+    assert renderer.vocabulary == len(made)
+
+
+def test_pre_training_needs_no_template_and_leaves_none_behind() -> None:
+    from luthier.config import Config
+
+    made = chat.tokenizer()
+    renderer = Renderer.of(Config(stage="pt"), made)
+    assert renderer.template.name == "empty" and made.chat_template is None

@@ -50,7 +50,8 @@ def test_ordinary_rows_take_the_fast_way() -> None:
 def test_a_template_that_is_not_understood_is_rendered_row_by_row() -> None:
     shouts = (
         "{% for m in messages %}{{ m['role'] + ':' "
-        "+ (m['content'] | upper if m['role'] == 'user' else m['content']) + '<end>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+        "+ (m['content'] | upper if m['role'] == 'user' else m['content']) + '<end>' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
     )
     made = chat.renderer(shouts)
     messages = chat.say("1?", "a", "2?", "b")

@@ -167,7 +167,8 @@ def test_a_row_that_the_template_refuses_is_a_bad_row_with_its_words() -> None:
     alternate = (
         "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
         "{{ raise_exception('turns must alternate') }}{% endif %}"
-        "{{ m['role'] + ':' + m['content'] + '<end>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+        "{{ m['role'] + ':' + m['content'] + '<end>' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
     )
     made = chat.renderer(alternate)
     wrong = [Message("user", "a"), Message("user", "b"), Message("assistant", "c", 1.0)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,9 @@ class Drafter:
         special = special_tokens(tokenizer)
         self.turns = Turns(template, values, special, options.enable_thinking)
         self._controls = _controls(template, tokenizer, special)
-        self._shapes = Shapes(self.turns.cut, jinja.watched(template.text), encoder.with_seams)
+        watched = jinja.watched(template.text)
+        self._shapes = Shapes(self.turns.cut, watched, encoder.with_seams)
+        self._prompts = Shapes(lambda m: self.turns.cut(m, prompt=True), watched, encoder.with_seams)
         self._checked: set[str] = set()
         opening, closing = template.thought or ("<think>", "</think>")
         self._thought = re.compile(
@@ -100,6 +102,11 @@ class Drafter:
     def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Piece]:
         """Pieces up to where the next reply starts. Raises RowProblem, TemplateError."""
         self._require(messages, tools, "the conversation")
+        if self.options.history == "as_template" and any(m.role == "assistant" for m in messages):
+            return self._prompt_exactly(messages, tools)
+        return self._quick(self._prompts, messages, tools, self._prompt_exactly)
+
+    def _prompt_exactly(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Piece]:
         whole, given = self._plain(messages), broken([dict(t) for t in tools], self._controls["tool"])
         pieces = self.turns.cut(whole, given, prompt=True)
         if self.options.history == "as_template":
@@ -147,13 +154,23 @@ class Drafter:
         return 1.0 if self.options.train_on_prompt else 0.0
 
     def _cut(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Piece]:
-        """Pieces of a whole conversation, filled into a known shape where that is exact."""
-        if not tools and not self._drops_thoughts:
+        """Pieces of a whole conversation."""
+        return self._quick(self._shapes, messages, tools, self._cut_exactly)
+
+    def _quick(
+        self,
+        shapes: Shapes,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        exactly: Callable[[Sequence[Message], Sequence[Mapping[str, Any]]], list[Piece]],
+    ) -> list[Piece]:
+        """Fill a known shape where that is exact."""
+        if not (tools or self._drops_thoughts):
             texts = texts_of(messages, self._controls)
-            pieces = None if texts is None else self._shapes.pieces(messages, texts)
+            pieces = None if texts is None else shapes.pieces(messages, texts)
             if pieces is not None:
-                return self._shapes.checked(messages, pieces, lambda: self._cut_exactly(messages, tools))
-        return self._cut_exactly(messages, tools)
+                return shapes.checked(messages, pieces, lambda: exactly(messages, tools))
+        return exactly(messages, tools)
 
     def _cut_exactly(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Piece]:
         whole = self._plain(messages)

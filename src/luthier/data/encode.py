@@ -27,7 +27,7 @@ SEAM = "\ufdd3"
 """A place where a piece may be cut without changing its tokens, so that its parts are remembered."""
 RESERVED = ("\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3")
 _INSIDE = RESERVED[2]
-_MEMORY = 16 << 20
+_MEMORY = 8 << 20
 """Characters of pieces that are remembered with their ids (labels, fixed prompts, repeated rows)."""
 
 

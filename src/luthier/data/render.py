@@ -53,7 +53,9 @@ class Renderer:
     ) -> None:
         self.template, self.tokenizer = template, tokenizer
         self.options = options or RenderOptions()
-        named = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
+        named = {
+            k: str(v) for k, v in tokenizer.special_tokens_map.items() if not isinstance(v, (list, tuple))
+        }
         self._values = {"bos_token": "", "eos_token": "", **named}
         self._encoder = Encoder(tokenizer)
         self._drafter = Drafter(template, self._encoder, self.options, self._values)

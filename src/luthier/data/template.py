@@ -225,7 +225,7 @@ def prepare_tokenizer(template: Template, tokenizer: PreTrainedTokenizerBase, ad
         tokenizer.add_special_tokens(
             {"additional_special_tokens": unmarked}, replace_extra_special_tokens=False
         )
-    if not (template.bare and tokenizer.chat_template):
+    if not template.bare:  # pre-training needs no template, and must not leave one behind
         tokenizer.chat_template = template.text
     return notes
 
