@@ -17,7 +17,7 @@ from luthier.types import BadRow
 
 @dataclass
 class Ledger:
-    """The account of one data set. `examples` counts what is trained on: kept rows, split ones as their parts."""
+    """The account of one data set. examples: what is trained on, kept rows with split ones as their parts."""
 
     dataset: str
     rows_in: int = 0

@@ -38,7 +38,10 @@ class Examples(Protocol):
 
 @dataclass
 class Prepared:
-    """Corpora ready for the plan. evals: name -> what is evaluated on (read by index). files: path -> sha256 of every data file read."""
+    """Corpora ready for the plan.
+
+    evals: name -> what is evaluated on (read by index) · files: path -> sha256 of every data file read.
+    """
 
     train: Examples | None
     evals: dict[str, Examples]
