@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -37,13 +38,19 @@ def plain(text):
     return "".join(c for c in text.lower() if c.isalnum())
 
 
+def wordings(template):
+    """Every way to choose the template's alternatives; slots stay as they are written."""
+    inner = re.search(r"\(([^()]*)\)", template)
+    if inner is None:
+        return {template}
+    before, after = template[: inner.start()], template[inner.end() :]
+    return {text for choice in inner[1].split("|") for text in wordings(before + choice + after)}
+
+
 def test_size_and_balance(sets):
-    assert {name: len(rows) for name, rows in sets.items()} == {
-        "identity": 94,
-        "intent": 1344,
-        "intent_eval": 320,
-    }
-    assert set(Counter(row["output"] for row in sets["intent"]).values()) == {84}
+    sizes = {name: len(rows) for name, rows in sets.items()}
+    assert sizes == {"identity": 94, "intent": 2048, "conversation": 240, "intent_eval": 320}
+    assert set(Counter(row["output"] for row in sets["intent"]).values()) == {128}
     assert set(Counter(row["output"] for row in sets["intent_eval"]).values()) == {20}
     assert len(task.labels()) == 16
 
@@ -55,14 +62,22 @@ def test_both_languages_share_the_labels():
 
 def test_training_rows_are_distinct(sets):
     questions = [row["instruction"] for row in sets["identity"] + sets["intent"]]
-    assert len(set(questions)) == len(questions) == 1438
+    assert len(set(questions)) == len(questions) == 2142
 
 
-def test_held_out_rows_have_wordings_of_their_own(sets):
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_no_training_template_can_write_a_held_out_request(language):
+    intents = grammar.table(f"intents.{language}.yaml")["intents"].values()
+    trained, held_out = (
+        {plain(text) for intent in intents for template in intent[part] for text in wordings(template)}
+        for part in ("train", "eval")
+    )
+    assert len(held_out) > 150
+    assert not trained & held_out
+
+
+def test_no_held_out_request_is_part_of_a_training_row(sets):
     trained = "\n".join(plain(row["instruction"]) for row in sets["intent"])
-    for language in ("zh", "en"):
-        for templates in grammar.table(f"intents.{language}.yaml")["intents"].values():
-            assert not set(templates["train"]) & set(templates["eval"])
     assert not [row for row in sets["intent_eval"] if plain(row["instruction"]) in trained]
 
 
@@ -80,7 +95,11 @@ def test_same_seed_same_rows_other_seed_other_rows(sets):
 def test_written_as_a_user_would(sets, tmp_path):
     task.write(tmp_path)
     info = json.loads((tmp_path / "dataset_info.json").read_text(encoding="utf-8"))
-    assert info == {name: {"file_name": f"{name}.json"} for name in ("identity", "intent", "intent_eval")}
+    assert {name: entry["file_name"] for name, entry in info.items()} == {
+        name: f"{name}.json" for name in sets
+    }
+    assert info["intent"] == {"file_name": "intent.json"}
+    assert info["conversation"]["columns"]["history"] == "history"
     assert json.loads((tmp_path / "intent.json").read_text(encoding="utf-8")) == sets["intent"]
     assert set(sets["intent"][0]) == {"instruction", "input", "output"}
 

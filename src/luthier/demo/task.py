@@ -18,11 +18,11 @@ from typing import Any
 from luthier.demo.grammar import Slots, expand, table
 
 LANGUAGES = ("zh", "en")
-TRAIN_ROWS, EVAL_ROWS = 42, 10  # per intent and language
+TRAIN_ROWS, EVAL_ROWS = 64, 10  # per intent and language
 _TRIES = 10_000
 _COLUMNS = ("prompt", "query", "response", "history")
 
-CONVERSATIONS = 160  # per language
+CONVERSATIONS = 120  # per language
 
 AlpacaRow = dict[str, Any]
 
