@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,7 +24,7 @@ from luthier.errors import DataError
 from luthier.runs import atomic, hashing
 from luthier.types import BadRow, Example, Rendered, Row
 
-CHUNK = 4096
+CHUNK = 2048
 REJECTED = "rejected.jsonl"
 RECIPE = 1
 """Part of every store's name; raise it whenever the same inputs would give other tokens."""
@@ -210,11 +212,8 @@ def rendered(
     rows: Iterable[Example | BadRow], renderer: Renderer, ledger: Ledger, rejected: list[BadRow]
 ) -> Iterator[Rendered]:
     """Render in chunks, keeping the account. One row may give several examples (split) or none (dropped)."""
-    iterator = iter(rows)
-    while chunk := list(islice(iterator, CHUNK)):
-        good = [row for row in chunk if isinstance(row, Example)]
-        bad = [row for row in chunk if isinstance(row, BadRow)]
-        for parts in renderer.examples(good):
+    for bad, results in _ahead(rows, renderer):
+        for parts in results:
             if isinstance(parts, BadRow):
                 bad.append(parts)
                 continue
@@ -228,6 +227,26 @@ def rendered(
         for one in bad:
             ledger.drop(one)
         rejected.extend(bad)
+
+
+def _ahead(
+    rows: Iterable[Example | BadRow], renderer: Renderer
+) -> Iterator[tuple[list[BadRow], list[list[Rendered] | BadRow]]]:
+    """Chunks of rows, rendered one chunk ahead in a thread: the tokenizer works (on all cores, outside
+    Python's lock) while the next rows are read and the last ones written."""
+    iterator = iter(rows)
+    with ThreadPoolExecutor(1, "render") as pool:
+        waiting: deque[tuple[list[BadRow], Future[list[list[Rendered] | BadRow]]]] = deque()
+        while chunk := list(islice(iterator, CHUNK)):
+            bad = [row for row in chunk if isinstance(row, BadRow)]
+            good = [row for row in chunk if isinstance(row, Example)]
+            waiting.append((bad, pool.submit(renderer.examples, good)))
+            if len(waiting) > 1:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
 
 
 def judge(config: Config, ledger: Ledger, rejected: list[BadRow]) -> None:
