@@ -32,6 +32,15 @@ def test_text_keys_keep_the_word_as_typed() -> None:
     assert config.written["run_name"] == "007"
 
 
+def test_what_an_unreadable_file_would_have_said_is_not_called_missing(tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text("model_name_or_path: base\n  stage: [sft\n")
+    assert problems([str(file), "lora_rnk=8"]) == [
+        f"{file}:2: is not valid YAML: mapping values are not allowed here -> key: value",
+        "lora_rnk: unknown key `lora_rnk` -> did you mean `lora_rank`?",
+    ]
+
+
 # --- keys -----------------------------------------------------------------------------------------------
 
 

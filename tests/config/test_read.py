@@ -100,6 +100,7 @@ def test_all_duplicate_keys_are_named(tmp_path: Path) -> None:
         f"{file}:3: `seed` is given twice -> one of the two",
         f"{file}:6: `a` is given twice -> one of the two",
     ]
+    assert read([file], {}).values == {"seed": 1, "top_k": 1, "lr_scheduler_kwargs": {"a": 1}}
     file = write(tmp_path / "a.json", '{"seed": 1,\n"seed": 2}')
     assert problems(read([file], {})) == [f"{file}:2: `seed` is given twice -> one of the two"]
 

@@ -37,6 +37,17 @@ def test_truncated_anywhere(path, end):
     assert len(items) == 2 and items[1][1].reason.startswith("the file is truncated at line ")
 
 
+@pytest.mark.parametrize("end", ["{", '{"q', '{"q": "tw', '{"q": "two"', '{"q": "tw\n\n'])
+def test_a_truncated_last_line(path, end):
+    items = read(path, '{"q": "one"}\n{"q": "un\n' + end, json_rows.read_jsonl)
+    assert [number for number, _ in items] == [1, 2, 3]
+    assert items[1][1].reason.startswith("line 2: not valid JSON: Unterminated string")
+    assert (items[2][1].field, items[2][1].reason) == (
+        "<end of file>",
+        "the file is truncated at line 3: the JSON object does not end",
+    )
+
+
 def test_broken_element_costs_itself_alone(path):
     rows = [
         {"conversations": [{"from": "human", "value": str(n)}, {"from": "gpt", "value": "x"}]}

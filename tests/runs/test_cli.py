@@ -77,7 +77,7 @@ def test_compare(saves: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_mistakes(saves: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere: no such directory"):
         cli.main(["nowhere"])
-    with pytest.raises(UsageError, match=r"luthier runs: the following arguments are required: b"):
+    with pytest.raises(UsageError, match=r"the following arguments are required: b"):
         cli.main(["compare", "saves/a"])
     with pytest.raises(RunError, match=r"saves: not a run directory"):
         cli.main(["show", "saves"])

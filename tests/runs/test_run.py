@@ -65,6 +65,8 @@ def test_how_it_ended_is_recorded(tmp_path: Path) -> None:
 def test_a_failure_before_anything_was_made_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no data"), Run.create(tmp_path / "saves" / "run") as run:
         run.write_config("a: 1\n", {"a": 1})
+        run.write_json("ledger.json", [])
+        run.write_text("rejected.jsonl", "")
         raise ValueError("no data")
     assert os.listdir(tmp_path) == []
 

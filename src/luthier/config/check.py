@@ -43,7 +43,9 @@ def check(loaded: Loaded, verb: str) -> Config:
         where={k: loaded.where.get(k, k) for k in values},
         notes=tuple(loaded.notes),
     )
-    problems = [*loaded.problems, *_needs(config, loaded), *_rules(config), *files.problems(config)]
+    # What a file that cannot be read would have said is not known, so nothing is called missing.
+    asked = [] if loaded.unread else [*_needs(config, loaded), *_rules(config)]
+    problems = [*loaded.problems, *asked, *files.problems(config)]
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return config.replace(notes=(*config.notes, *_package_notes(config)))

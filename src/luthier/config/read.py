@@ -31,7 +31,8 @@ class Loaded:
     """What was asked for, as far as it could be read.
 
     values: key -> value as written · where: key -> "train.yaml:12", "--lora_rank", "$WANDB_PROJECT" ·
-    raw: the word as typed, for keys from the command line · run: the run directory that was given, if any.
+    raw: the word as typed, for keys from the command line · run: the run directory that was given, if any ·
+    unread: a file could not be read, so that nobody knows what is missing.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Loaded:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     run: Path | None = None
+    unread: bool = False
 
     def set(self, key: str, value: Any, where: str) -> None:
         """Give `key` a value unless it has one already."""
@@ -146,22 +148,28 @@ def _positional(word: str, files: list[Path], loaded: Loaded) -> None:
 
 def _file(path: Path, loaded: Loaded) -> dict[str, Any]:
     """The top-level mapping of a config file; lines go to `loaded.where`."""
+    before = len(loaded.problems)
+    values, lines = _parsed(path, loaded)
+    if isinstance(values, dict):
+        loaded.where.update({k: f"{path}:{lines[k]}" for k in values if k in lines})
+        return {str(k): v for k, v in values.items()}
+    if len(loaded.problems) == before:
+        loaded.add(f"{path}:1", "is not made of `key: value` lines", "key: value")
+    loaded.unread = True
+    return {}
+
+
+def _parsed(path: Path, loaded: Loaded) -> tuple[Any, dict[str, int]]:
+    """(value, key -> line) of a config file; what cannot be read is a problem, and no mapping."""
     try:
         text = path.read_text("utf-8-sig")
     except OSError as error:
         loaded.add(str(path), f"cannot be read: {error.strerror}", "the path of a config file")
-        return {}
+        return None, {}
     except UnicodeDecodeError as error:
         loaded.add(str(path), f"is not UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8")
-        return {}
-    before = len(loaded.problems)
-    values, lines = (_json if path.suffix.lower() == ".json" else _yaml)(path, text, loaded)
-    if not isinstance(values, dict):
-        if len(loaded.problems) == before:
-            loaded.add(f"{path}:1", "is not made of `key: value` lines", "key: value")
-        return {}
-    loaded.where.update({k: f"{path}:{lines[k]}" for k in values if k in lines})
-    return {str(k): v for k, v in values.items()}
+        return None, {}
+    return (_json if path.suffix.lower() == ".json" else _yaml)(path, text, loaded)
 
 
 def _json(path: Path, text: str, loaded: Loaded) -> tuple[Any, dict[str, int]]:
@@ -177,7 +185,7 @@ def _json(path: Path, text: str, loaded: Loaded) -> tuple[Any, dict[str, int]]:
         values = json.loads(text, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
         loaded.add(f"{path}:{error.lineno}", f"is not valid JSON: {error.msg} (column {error.colno})", "")
-        return {}, {}
+        return None, {}
     if isinstance(values, dict):
         lines = {k: _line(text, k) for k in values}
     return values, lines
@@ -198,7 +206,7 @@ def _yaml(path: Path, text: str, loaded: Loaded) -> tuple[Any, dict[str, int]]:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
         loaded.add(f"{path}:{mark.line + 1 if mark else 1}", f"is not valid YAML: {what}", "key: value")
-        return {}, {}
+        return None, {}
     if root is None:
         return {}, {}
     if not isinstance(root, yaml.MappingNode):
@@ -208,22 +216,23 @@ def _yaml(path: Path, text: str, loaded: Loaded) -> tuple[Any, dict[str, int]]:
     for key, line in duplicates:
         loaded.add(f"{path}:{line}", f"`{key}` is given twice", "one of the two")
     if duplicates:
-        return {}, {}
+        text = yaml.serialize(root)  # the first of each, to find what else is wrong
     return OmegaConf.to_container(OmegaConf.create(text), resolve=False), lines
 
 
 def _duplicates(node: Any) -> Sequence[tuple[str, int]]:
-    """(key, line) of every key that its mapping had before, at any depth."""
+    """(key, line) of every key that its mapping had before, at any depth; they are taken out of it."""
     import yaml
 
     found: list[tuple[str, int]] = []
     if isinstance(node, yaml.MappingNode):
-        seen = set()
+        seen: dict[str, Any] = {}
         for key, value in node.value:
             if key.value in seen:
                 found.append((key.value, key.start_mark.line + 1))
-            seen.add(key.value)
+            seen.setdefault(key.value, (key, value))
             found += _duplicates(value)
+        node.value = list(seen.values())
     elif isinstance(node, yaml.SequenceNode):
         for child in node.value:
             found += _duplicates(child)

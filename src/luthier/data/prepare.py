@@ -19,6 +19,7 @@ from luthier.config import Config
 from luthier.data import blocks, formats, mix, registry, sources, store
 from luthier.data.ledger import Ledger
 from luthier.data.render import Renderer
+from luthier.data.sources.json_rows import CUT
 from luthier.data.spec import DatasetSpec
 from luthier.errors import DataError
 from luthier.runs import atomic, hashing
@@ -174,7 +175,7 @@ def tokenise(config: Config, spec: DatasetSpec, renderer: Renderer, say: Callabl
     ledger = Ledger.from_dict(found.index["ledger"])
     for line in ledger.lines():
         say(line)
-    judge(config, ledger, rejected)
+    judge(config, ledger, rejected, path / REJECTED)
     return Tokenised(found, ledger, files, rejected)
 
 
@@ -249,13 +250,18 @@ def _ahead(
             yield first, future.result()
 
 
-def judge(config: Config, ledger: Ledger, rejected: list[BadRow]) -> None:
-    """Stop before the model is loaded when too many rows are bad."""
+def judge(config: Config, ledger: Ledger, rejected: list[BadRow], kept_in: Path | None = None) -> None:
+    """Stop before the model is loaded when too many rows are bad, or when a file is only a part of itself.
+
+    Nobody knows how many rows a truncated file has lost. kept_in: the file that holds all rejected rows.
+    """
     share = ledger.bad / max(ledger.rows_in, 1)
-    if not rejected or config.on_bad_rows == "skip" or share <= config.bad_rows_limit:
+    cut = any(bad.field == CUT for bad in rejected)
+    if not rejected or config.on_bad_rows == "skip" or (share <= config.bad_rows_limit and not cut):
         return
     shown = "\n".join(f"  {b.source}{': ' + b.field if b.field else ''}: {b.reason}" for b in rejected[:20])
     more = f"\n  … and {len(rejected) - 20} more" if len(rejected) > 20 else ""
+    more += f"\nAll of them are in {kept_in}." if more and kept_in else ""
     raise DataError(
         f"{ledger.dataset}: {ledger.bad} of {ledger.rows_in} rows are bad ({share:.1%}; "
         f"bad_rows_limit is {config.bad_rows_limit:.0%}):\n{shown}{more}\n"

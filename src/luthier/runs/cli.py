@@ -107,7 +107,7 @@ _PLACES = {"list": (), "show": ("run",), "compare": ("a", "b"), "reproduce": ("r
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(f"luthier runs: {message}\n{_USAGE}")
+        raise UsageError(f"{message}\n{_USAGE}")
 
 
 def _parser(verb: str) -> argparse.ArgumentParser:

@@ -38,7 +38,7 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 # Hidden files and the redirected output of a job do not make a directory occupied.
 _UNSEEN = re.compile(r"\..*|.*\.(log|out|err)")
 # A failed run that holds nothing else holds nothing that anybody could want.
-_BARE = {MARKER, CONFIG, RESOLVED, MANIFEST, "template.jinja", lock.NAME}
+_BARE = {*_OURS, lock.NAME}
 
 
 class Run:

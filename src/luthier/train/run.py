@@ -38,7 +38,7 @@ def train(config: Config) -> Run:
     """Train as `config` says and return the finished run.
 
     Raises ConfigError, DataError, TemplateError, ModelError, RunError, TrainError; a run that fails before
-    its first checkpoint leaves nothing behind.
+    its first step leaves nothing behind.
     """
     machine = machines.detect()
     config = resolve(config, machine)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,21 +194,37 @@ def _first_line_is_whole(head: str) -> bool:
 
 def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Item]:
     decode = DECODER.raw_decode
+    unended: Item | None = None  # a line that stops too early: a bad row, or, as the last one, a cut file
     for number, line in enumerate(lines(path, notes), 1):
         text = line.strip("\ufeff \t\r\n\0")
         if not text:
             continue
+        if unended is not None:
+            yield unended
+            unended = None
         try:
             value, end = decode(text)
         except (json.JSONDecodeError, RecursionError) as error:
             why = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-            yield number, BadRow("", "", f"line {number}: not valid JSON: {why}", text[:1000])
+            bad = number, BadRow("", "", f"line {number}: not valid JSON: {why}", text[:1000])
+            if isinstance(error, json.JSONDecodeError) and _stops_early(error, text):
+                unended = bad
+            else:
+                yield bad
             continue
         if end != len(text):
             value = BadRow(
                 "", "", f"line {number}: more text after the JSON object: {text[end:][:40]!r}", text[:1000]
             )
         yield number, value
+    if unended is not None:
+        reason = f"the file is truncated at line {unended[0]}: the JSON object does not end"
+        yield unended[0], replace(unended[1], field=CUT, reason=reason)
+
+
+def _stops_early(error: json.JSONDecodeError, text: str) -> bool:
+    """Whether more text could have made an object of it."""
+    return text.startswith("{") and (error.msg.startswith("Unterminated") or error.pos >= len(text) - 1)
 
 
 def _lines_or_container(path: Path, notes: list[str] | None) -> Iterator[Item]:
