@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+import tiny
 from luthier.data import store
 from luthier.data.plan import Plan
 from luthier.errors import TrainError
@@ -18,7 +18,7 @@ LIMIT = 1e-5
 
 
 def corpus(folder, rows=24, seed=0):
-    """Rows with a common prompt and answers of different lengths, so that averages of averages would differ."""
+    """Rows with a common prompt and answers of different lengths: averages of averages would differ."""
     rng = np.random.default_rng(seed)
     prompt = rng.integers(3, 399, 12).astype(np.int32)
     made = []

@@ -9,15 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
-import tasks
 
+import tasks
 from luthier.runs.hashing import sha256_file
 
 VARIANTS = {
     "lora, dropout": {"lora_dropout": 0.3},
     "lora+, dora, rslora": {"loraplus_lr_ratio": 8.0, "use_dora": True, "use_rslora": True},
     "pissa": {"pissa_init": True, "pissa_iter": 4},
-    "full, accumulation, mid-epoch": {"finetuning_type": "full", "gradient_accumulation_steps": 2, "num_train_epochs": 2.5},
+    "full, accumulation, mid-epoch": {
+        "finetuning_type": "full",
+        "gradient_accumulation_steps": 2,
+        "num_train_epochs": 2.5,
+    },
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
     "packing": {"packing": True, "cutoff_len": 128, "per_device_train_batch_size": 1},
     "no sharing, small passes": {"prefix_sharing": False, "micro_batch_tokens": 60},

@@ -113,7 +113,8 @@ def schedule(config: Config, total_steps: int) -> Callable[[int], float]:
     """Factor on the learning rate at optimizer step n (0 is the first), from transformers' schedules."""
     from transformers import get_scheduler
 
-    dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    # Some schedules (polynomial, *_min_lr) turn an absolute rate into a factor of the optimizer's own.
+    dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
     kwargs: Mapping[str, Any] = config.lr_scheduler_kwargs or {}
     made = get_scheduler(
         config.lr_scheduler_type,
