@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import chat
 from luthier.data.jinja import Watched
 from luthier.data.shapes import Shapes, texts_of
+from luthier.data.turns import Piece
 from luthier.types import Message
 
 PIECES = [
@@ -29,10 +30,10 @@ def test_fast_equals_exact(name: str, texts: list[str], system: str | None) -> N
     drafter = made._drafter
     broken = texts_of(messages, drafter._controls)
     assert broken is not None
-    fast = drafter._shapes.pieces(messages, broken)
+    exact = drafter.turns.cut(drafter._plain(messages))
+    fast = drafter._shapes.pieces(messages, broken, lambda: exact)
     if fast is None:
         return
-    exact = drafter.turns.cut(drafter._plain(messages))
     encoded = [
         made._encoder.encode([(p.text, k == 0) for k, p in enumerate(pieces)]) for pieces in (fast, exact)
     ]
@@ -44,7 +45,7 @@ def test_ordinary_rows_take_the_fast_way() -> None:
     for name, made in RENDERERS.items():
         messages = chat.say("What is a user?", "Someone.\nYou 你好", " And you? ", "Me.\n")
         texts = texts_of(messages, made._drafter._controls)
-        assert texts is not None and made._drafter._shapes.pieces(messages, texts) is not None, name
+        assert texts is not None and made._drafter._shapes.pieces(messages, texts, list) is not None, name
 
 
 def test_a_template_that_is_not_understood_is_rendered_row_by_row() -> None:
@@ -55,7 +56,7 @@ def test_a_template_that_is_not_understood_is_rendered_row_by_row() -> None:
     )
     made = chat.renderer(shouts)
     messages = chat.say("1?", "a", "2?", "b")
-    assert made._drafter._shapes.pieces(messages, [m.content for m in messages]) is None
+    assert made._drafter._shapes.pieces(messages, [m.content for m in messages], list) is None
     assert made.show(chat.example(messages))[0] == "user:1?<end>assistant:a<end>user:2?<end>assistant:b<end>"
 
 
@@ -66,12 +67,15 @@ def test_a_shape_that_turns_out_different_is_given_up() -> None:
         drafter.turns.cut, Watched(True), made._encoder.with_seams
     )  # wrong: it looks for X
     plain, odd = (chat.say(text, "b") for text in ("a", "X"))
-    assert drafter._shapes.pieces(plain, ["a", "b"]) is not None
-    given = drafter._shapes.pieces(odd, ["X", "b"])
-    assert given is not None
-    true = drafter._shapes.checked(odd, given, lambda: drafter.turns.cut(drafter._plain(odd)))
-    assert true[0].text.startswith("<|im_start|>user\nyy<|im_end|>")
-    assert drafter._shapes.pieces(plain, ["a", "b"]) is None
+
+    def fast(messages: list[Message]) -> list[Piece] | None:
+        exact = drafter.turns.cut(drafter._plain(messages))
+        return drafter._shapes.pieces(messages, [m.content for m in messages], lambda: exact)
+
+    assert fast(plain) is not None
+    true = fast(odd)
+    assert true is not None and true[0].text.startswith("<|im_start|>user\nyy<|im_end|>")
+    assert fast(plain) is None
 
 
 @pytest.mark.parametrize("text", ["x", " x", "x\n\n", "\n x \t"])
@@ -79,7 +83,7 @@ def test_spaces_around_texts(text: str) -> None:
     for name in ("strips", "rewrites", "chatml"):
         made = RENDERERS[name]
         messages = [Message("user", text), Message("assistant", text, 1.0)]
-        fast = made._drafter._shapes.pieces(messages, [text, text])
         exact = made._drafter.turns.cut(made._drafter._plain(messages))
+        fast = made._drafter._shapes.pieces(messages, [text, text], lambda exact=exact: exact)  # type: ignore[misc]
         assert fast is not None
         assert "".join(p.text for p in fast).replace("\ufdd3", "") == "".join(p.text for p in exact)

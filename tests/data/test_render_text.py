@@ -150,7 +150,9 @@ def test_types_of_tokens() -> None:
 def test_an_encoder_remembers_only_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder(chat.tokenizer())
     monkeypatch.setattr("luthier.data.encode._MEMORY", 10)
-    first = encoder.encode([("abcdef", True), ("ghijkl", True)])
-    assert encoder._size <= 12
-    second = encoder.encode([("ghijkl", True), ("abcdef", False)])
-    assert first[0].tolist() == second[1].tolist() and first[1].tolist() == second[0].tolist()
+    first, starts = encoder.encode([("abcdef", True), ("ghijkl", True)])
+    assert starts.tolist() == [0, 6, 11]
+    encoder.encode([("mno", True)])
+    assert encoder._size == 3
+    second, _ = encoder.encode([("ghijkl", True), ("abcdef", False)])
+    assert [*second[5:], *second[:5]] == first.tolist()

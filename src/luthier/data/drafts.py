@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -57,13 +57,9 @@ class Draft:
     weights: Sequence[Sequence[float]]
     read_weight: float = 0.0
 
-    def pieces(self) -> Iterator[tuple[Piece, bool, float]]:
-        """Every piece, whether it begins a sequence, and the weight with which it is learnt."""
-        for k, piece in enumerate(self.trunk):
-            yield piece, k == 0, self.weight(piece, 0)
-        for b, branch in enumerate(self.branches):
-            for k, piece in enumerate(branch):
-                yield piece, k == 0 and not self.trunk, self.weight(piece, b)
+    @property
+    def groups(self) -> list[list[Piece]]:
+        return [self.trunk, *self.branches]
 
     def weight(self, piece: Piece, branch: int) -> float:
         return self.read_weight if piece.turn == READ else self.weights[branch][piece.turn]
@@ -101,12 +97,12 @@ class Drafter:
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[Piece]:
         """Pieces up to where the next reply starts. Raises RowProblem, TemplateError."""
-        self._require(messages, tools, "the conversation")
         if self.options.history == "as_template" and any(m.role == "assistant" for m in messages):
             return self._prompt_exactly(messages, tools)
         return self._quick(self._prompts, messages, tools, self._prompt_exactly)
 
     def _prompt_exactly(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Piece]:
+        self._require(messages, tools)
         whole, given = self._plain(messages), broken([dict(t) for t in tools], self._controls["tool"])
         pieces = self.turns.cut(whole, given, prompt=True)
         if self.options.history == "as_template":
@@ -134,9 +130,6 @@ class Drafter:
                     self.prompt(example.trunk, example.tools), [], [self._weights(example.trunk)], self._read
                 )
             ]
-        self._require(
-            [m for b in example.branches for m in (*example.trunk, *b)], example.tools, example.source
-        )
         if self.options.history == "as_template":
             return self._split(example)
         trunk, branches, weights = [Piece("")], [], []
@@ -167,12 +160,15 @@ class Drafter:
         """Fill a known shape where that is exact."""
         if not (tools or self._drops_thoughts):
             texts = texts_of(messages, self._controls)
-            pieces = None if texts is None else shapes.pieces(messages, texts)
+            pieces = (
+                None if texts is None else shapes.pieces(messages, texts, lambda: exactly(messages, tools))
+            )
             if pieces is not None:
-                return shapes.checked(messages, pieces, lambda: exactly(messages, tools))
+                return pieces
         return exactly(messages, tools)
 
     def _cut_exactly(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Piece]:
+        self._require(messages, tools)
         whole = self._plain(messages)
         pieces = self.turns.cut(whole, broken([dict(t) for t in tools], self._controls["tool"]))
         self._verify(messages, whole, pieces)
@@ -201,7 +197,7 @@ class Drafter:
             return [Draft(pieces[:at], [pieces[at:]], [weights], self._read)]
         self.counts["split"] += 1
         return [
-            Draft([replace(p, turn=READ) for p in prompt], [reply], [weights], self._read)
+            Draft([p._replace(turn=READ) for p in prompt], [reply], [weights], self._read)
             for prompt, reply in alone
         ]
 
@@ -261,7 +257,7 @@ class Drafter:
                     message.role, f"template {self.template.name} leaves this {message.role} message out"
                 )
 
-    def _require(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], source: str) -> None:
+    def _require(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
         """Raises TemplateError when the template has no place for a kind of message; asked once per kind."""
         needs: set[str] = {"tools"} if tools else set()
         for message in messages:
@@ -274,9 +270,7 @@ class Drafter:
             if reason:
                 what, instead = _NEEDS[need]
                 name = self.template.name
-                raise TemplateError(
-                    f"{source or 'the data'}: template {name} cannot express {what}: {reason} -> {instead}"
-                )
+                raise TemplateError(f"template {name} cannot express {what}: {reason} -> {instead}")
             self._checked.add(need)
 
     def control(self, role: str) -> Control:

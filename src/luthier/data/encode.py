@@ -95,18 +95,33 @@ class Encoder:
             return [encoding.ids for encoding in found]
         return [list(self.tokenizer.encode(text, add_special_tokens=False)) for text in texts]
 
-    def encode(self, pieces: Sequence[Piece]) -> list[Ids]:
-        """Ids of each piece; equal parts are encoded once. The arrays are shared: do not write to them."""
-        split = [self._parts(text, begins) for text, begins in pieces]
+    def encode(self, pieces: Sequence[Piece]) -> tuple[Ids, npt.NDArray[np.int64]]:
+        """Ids of all pieces, one behind the other, and where each piece starts (and the last one ends).
+
+        Equal parts are encoded once.
+        """
+        if not pieces:
+            return np.zeros(0, np.int32), np.zeros(1, np.int64)
+        parts: list[str] = []
+        counts: list[int] = []
+        for text, begins in pieces:
+            split = self._parts(text, begins)
+            parts += split
+            counts.append(len(split))
+        self._learn(parts)
+        arrays = [self._known[part] for part in parts]
+        ends = np.cumsum(np.fromiter(map(len, arrays), np.int64, len(arrays)))
+        starts = np.concatenate([[0], ends[np.cumsum(counts) - 1]])
+        return np.concatenate(arrays), starts
+
+    def _learn(self, parts: Sequence[str]) -> None:
+        """Encode what is not remembered; what was before is forgotten when it would grow too large."""
+        if self._size > _MEMORY:
+            self._known, self._size = {}, 0
         known = self._known
-        wanted = list(dict.fromkeys([part for parts in split for part in parts if part not in known]))
-        fresh = dict(zip(wanted, self._encoded(wanted), strict=True))
-        self._remember(fresh)
-        known = {**known, **fresh} if self._known is not known else known
-        return [
-            known[parts[0]] if len(parts) == 1 else np.concatenate([known[part] for part in parts])
-            for parts in split
-        ]
+        wanted = list(dict.fromkeys([part for part in parts if part not in known]))
+        known.update(zip(wanted, self._encoded(wanted), strict=True))
+        self._size += sum(map(len, wanted))
 
     def _parts(self, text: str, begins: bool) -> list[str]:
         """A piece cut at its marks. A part that must not be given a beginning's space starts with _INSIDE."""
@@ -127,13 +142,6 @@ class Encoder:
             np.array(ids[skip * shifted :], dtype=np.int32)
             for ids, shifted in zip(found, inside, strict=True)
         ]
-
-    def _remember(self, fresh: dict[str, Ids]) -> None:
-        size = sum(map(len, fresh))
-        if self._size + size > _MEMORY:
-            self._known, self._size = {}, 0
-        self._known.update(fresh)
-        self._size += size
 
     def offsets(self, text: str, begins: bool) -> list[tuple[int, int]]:
         """Where each token of a piece comes from: character ranges in `text`, marks counted.

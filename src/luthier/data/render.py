@@ -6,14 +6,16 @@ for token, the beginning of what training saw.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from luthier.data import template as templates
 from luthier.data.cutoff import Coded, TooLong, fit
@@ -93,7 +95,7 @@ class Renderer:
             self._drafter.prompt([user])
             turns = self._drafter.turns
             asked = turns.render([{"role": "user", "content": "?"}], (), True, turns.thinking_ahead)
-            header = self._drafter.prompt([user])[0].text
+            header = turns.header([{"role": "user", "content": "?"}], (), turns.thinking_ahead)
             history = [{"role": m.role, "content": m.content} for m in (user, reply, user)]
             kept = turns.header(history, (), turns.thinking_ahead)
             written = "".join(p.text for p in turns.cut(history, prompt=True))
@@ -169,11 +171,8 @@ class Renderer:
             pieces = self._drafter.prompt(messages, tools)
         except RowProblem as problem:
             raise TemplateError(problem.reason) from problem
-        return [
-            int(i)
-            for ids in self._encoder.encode([(p.text, k == 0) for k, p in enumerate(pieces)])
-            for i in ids
-        ]
+        ids, _ = self._encoder.encode([(piece.text, k == 0) for k, piece in enumerate(pieces)])
+        return [int(i) for i in ids]
 
     def show(self, example: Example) -> tuple[str, list[tuple[int, int]]]:
         """The whole text of an example (its first branch) and the character ranges that are learnt.
@@ -203,55 +202,56 @@ class Renderer:
         when `cutoff_policy` is error and rows are too long.
         """
         drafts: list[list[Draft] | BadRow] = []
+        wanted: list[tuple[str, bool]] = []
+        weights: list[float] = []
         for example in examples:
             try:
-                drafts.append(
-                    [self._document(example)] if _is_text(example) else self._drafter.drafts(example)
-                )
+                group = [self._document(example)] if _is_text(example) else self._drafter.drafts(example)
             except RowProblem as problem:
                 drafts.append(BadRow(example.source, problem.field, problem.reason))
-        groups = [group for group in drafts if not isinstance(group, BadRow)]
-        ids = iter(self._encoder.encode([(p.text, b) for g in groups for d in g for p, b, _ in d.pieces()]))
+                continue
+            except TemplateError as error:
+                raise TemplateError(f"{example.source}: {error}".removeprefix(": ")) from error
+            drafts.append(group)
+            for draft in group:
+                _flatten(draft, wanted, weights)
+        ids, starts = self._encoder.encode(wanted)
+        mask = np.repeat(np.array(weights, np.float32), np.diff(starts))
+        chunk = _Chunk(ids, mask, starts.tolist(), wanted)
         result: list[list[Rendered] | BadRow] = []
-        for example, group in zip(examples, drafts, strict=True):
-            result.append(group if isinstance(group, BadRow) else self._rendered(example, group, ids))
+        for example, found in zip(examples, drafts, strict=True):
+            result.append(found if isinstance(found, BadRow) else self._rendered(example, found, chunk))
         self._stop_if_too_long(result)
         return result
 
     # -- tokens -----------------------------------------------------------------------------------
 
-    def _rendered(
-        self, example: Example, drafts: Sequence[Draft], ids: Iterator[Ids]
-    ) -> list[Rendered] | BadRow:
-        result = []
+    def _rendered(self, example: Example, drafts: Sequence[Draft], chunk: _Chunk) -> list[Rendered] | BadRow:
+        result: list[Rendered] = []
         problem = None
         for draft in drafts:
-            coded = [(piece, begins, weight, next(ids)) for piece, begins, weight in draft.pieces()]
-            if problem is not None:
-                continue
+            first = chunk.at
+            bounds = [chunk.starts[first]]
+            for group in draft.groups:
+                chunk.at += len(group)
+                bounds.append(chunk.starts[chunk.at])
             try:
-                result.append(self._one(example, draft, coded))
+                result.append(self._one(example, draft, chunk, first, bounds))
             except RowProblem as found:
                 problem = BadRow(example.source, found.field, found.reason)
         return problem or result
 
-    def _one(self, example: Example, draft: Draft, coded: list[tuple[Piece, bool, float, Ids]]) -> Rendered:
-        if _is_text(example):
-            return self._text_tokens(example, coded[0][3])
-        sizes = [len(draft.trunk), *map(len, draft.branches)]
-        groups, at = [], 0
-        for size in sizes:
-            groups.append(coded[at : at + size])
-            at += size
-        lengths = [sum(len(ids) for *_, ids in group) for group in groups]
-        if lengths[0] + max(lengths[1:], default=0) <= self.options.cutoff_len:
-            parts = [_tokens([(ids, weight) for _, _, weight, ids in group]) for group in groups]
-            return Rendered(parts[0], tuple(parts[1:]), example.verdict, example.source)
-        return self._shortened(example, groups, lengths[0] + max(lengths[1:], default=0))
+    def _one(self, example: Example, draft: Draft, chunk: _Chunk, first: int, bounds: list[int]) -> Rendered:
+        if not draft.trunk and _is_text(example):
+            return self._text_tokens(example, chunk.ids[bounds[0] : bounds[-1]])
+        longest = max([b - a for a, b in itertools.pairwise(bounds)], default=0)
+        if bounds[1] - bounds[0] + longest > self.options.cutoff_len:
+            return self._shortened(example, draft, chunk, first, bounds[1] - bounds[0] + longest)
+        ids, mask = chunk.ids, chunk.mask
+        parts = [Tokens(ids[a:b], mask[a:b]) for a, b in itertools.pairwise(bounds)]
+        return Rendered(parts[0], tuple(parts[1:]), example.verdict, example.source)
 
-    def _shortened(
-        self, example: Example, groups: list[list[tuple[Piece, bool, float, Ids]]], length: int
-    ) -> Rendered:
+    def _shortened(self, example: Example, draft: Draft, chunk: _Chunk, first: int, length: int) -> Rendered:
         limit = self.options.cutoff_len
         if self.options.cutoff_policy != "cut_prompt":
             raise RowProblem(CUTOFF, f"{length} tokens, more than cutoff_len = {limit}")
@@ -259,14 +259,19 @@ class Renderer:
             m for part in (example.trunk, *example.branches) for m in part if m.role in ("user", "tool")
         ]
         texts = [self._drafter.control(m.role).broken(m.content) for m in messages if m.content.strip()]
-        coded = [
-            [Coded(piece, begins, ids, weight, texts) for piece, begins, weight, ids in g] for g in groups
-        ]
+        groups: list[list[Coded]] = []
+        for b, group in enumerate(draft.groups):
+            groups.append([])
+            for piece in group:
+                ids = chunk.ids[chunk.starts[first] : chunk.starts[first + 1]]
+                weight = draft.weight(piece, max(b - 1, 0))
+                groups[-1].append(Coded(piece, chunk.wanted[first][1], ids, weight, texts))
+                first += 1
         try:
-            cut = fit(self._encoder, coded[0], coded[1:], limit)
+            cut = fit(self._encoder, groups[0], groups[1:], limit)
         except (TooLong, ValueError) as error:
             raise RowProblem(CUTOFF, f"{length} tokens: {error}") from error
-        parts = [_tokens([(c.ids, c.weight) for c in group]) for group in coded]
+        parts = [_tokens([(c.ids, c.weight) for c in group]) for group in groups]
         return Rendered(parts[0], tuple(parts[1:]), example.verdict, example.source, cut)
 
     def _stop_if_too_long(self, result: Sequence[list[Rendered] | BadRow]) -> None:
@@ -321,13 +326,30 @@ def _text_of(example: Example) -> str:
     return (example.branches[0] if example.branches else example.trunk)[0].content
 
 
+@dataclass(slots=True)
+class _Chunk:
+    """The pieces of many examples in tokens. at: the first piece that is not yet part of a Rendered."""
+
+    ids: Ids
+    mask: npt.NDArray[np.float32]
+    starts: list[int]
+    wanted: list[tuple[str, bool]]
+    at: int = 0
+
+
+def _flatten(draft: Draft, wanted: list[tuple[str, bool]], weights: list[float]) -> None:
+    """All pieces of a draft, each with whether it begins a sequence, and its weight."""
+    for b, group in enumerate(draft.groups):
+        begins = b == 0 or not draft.trunk
+        for piece in group:
+            wanted.append((piece.text, begins))
+            begins = False
+            weights.append(draft.weight(piece, b - 1 if b else 0))
+
+
 def _tokens(pieces: Sequence[tuple[Ids, float]]) -> Tokens:
     if not pieces:
         return _EMPTY
-    if len(pieces) == 1:
-        ids, weight = pieces[0]
-        return Tokens(ids, np.full(len(ids), weight, np.float32))
-    mask = np.repeat(
-        np.array([weight for _, weight in pieces], np.float32), np.array([len(ids) for ids, _ in pieces])
-    )
+    weights = np.array([weight for _, weight in pieces], np.float32)
+    mask = np.repeat(weights, np.array([len(ids) for ids, _ in pieces]))
     return Tokens(np.concatenate([ids for ids, _ in pieces]), mask)

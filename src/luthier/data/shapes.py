@@ -32,11 +32,12 @@ Cut = Callable[[Sequence[Plain]], list[Piece]]
 
 @dataclass(frozen=True, slots=True)
 class _Outline:
-    """A Piece with holes: texts, and numbers of the messages that stand between them."""
+    """A Piece with holes: texts, and numbers of the messages between them; fixed: its text if it has none."""
 
     parts: tuple[str | int, ...]
     turn: int
     end: int
+    fixed: str = ""
 
 
 @dataclass(slots=True)
@@ -62,15 +63,19 @@ class Shapes:
         self._cut, self._watched, self._with_seams = cut, watched, with_seams
         self._known: dict[Roles, _Shape | None] = {}
 
-    def pieces(self, messages: Sequence[Message], texts: Sequence[str]) -> list[Piece] | None:
-        """The pieces of a conversation whose texts are `texts`; None when it must be rendered by itself."""
+    def pieces(
+        self, messages: Sequence[Message], texts: list[str], exact: Callable[[], list[Piece]]
+    ) -> list[Piece] | None:
+        """The pieces of a conversation whose texts are `texts`; None when it must be rendered by itself.
+
+        The first rows of a shape are rendered both ways; a shape that differs is never used again.
+        """
         if not self._watched.verbatim:
             return None
         roles = tuple([message.role for message in messages])
         shape = self._known[roles] if roles in self._known else self._learn(roles)
         if shape is None:
             return None
-        texts = [*texts]
         for k, text in enumerate(texts):
             if not text or self._is_watched(text):
                 return None
@@ -81,27 +86,23 @@ class Shapes:
                 texts[k] = text = trim(text)
                 if not text:
                     return None
-        return [Piece(_filled(outline, texts), outline.turn, outline.end) for outline in shape.outlines]
+        pieces = [
+            Piece(outline.fixed or _filled(outline, texts), outline.turn, outline.end)
+            for outline in shape.outlines
+        ]
+        if shape.checks_left:
+            shape.checks_left -= 1
+            true = exact()
+            if [(p.text, p.turn, p.end) for p in true] != [(unseamed(p.text), p.turn, p.end) for p in pieces]:
+                self._known[roles] = None
+                return true
+        return pieces
 
     def _is_watched(self, text: str) -> bool:
         for word in self._watched.inside:
             if word in text:
                 return True
         return text in self._watched.whole
-
-    def checked(
-        self, messages: Sequence[Message], pieces: list[Piece], exact: Callable[[], list[Piece]]
-    ) -> list[Piece]:
-        """The first rows of a shape are rendered both ways; a shape that differs is never used again."""
-        roles = tuple([message.role for message in messages])
-        shape = self._known.get(roles)
-        if shape is None or shape.checks_left == 0:
-            return pieces
-        shape.checks_left -= 1
-        true = exact()
-        if [(p.text, p.turn, p.end) for p in true] != [(unseamed(p.text), p.turn, p.end) for p in pieces]:
-            self._known[roles] = None
-        return true
 
     def _learn(self, roles: Roles) -> _Shape | None:
         if len(self._known) >= _MOST_SHAPES:
@@ -140,7 +141,8 @@ class Shapes:
         last = parts[-1] if parts else 0
         if isinstance(last, str) and outline.end and SEAM in last[-outline.end :]:
             parts[-1] = outline.parts[-1]
-        return _Outline(tuple(parts), outline.turn, outline.end)
+        fixed = parts[0] if len(parts) == 1 and isinstance(parts[0], str) else ""
+        return _Outline(tuple(parts), outline.turn, outline.end, fixed)
 
     def _trim(self, roles: Roles, role: str, outlines: tuple[_Outline, ...]) -> Callable[[str], str] | None:
         """What the template does to spaces around the texts of a role; None when it is nothing known."""

@@ -11,8 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from luthier.data.encode import BREAK, RESERVED, Control
 from luthier.data.jinja import Plain, RenderProblem
@@ -34,8 +33,7 @@ class RowProblem(Exception):
         self.field, self.reason = field, reason
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Text that is encoded by itself. turn: index of the message that the model writes here, or READ.
 
     end: how many characters at its end are the end of turn.
