@@ -185,11 +185,12 @@ def test_unknown_kind_of_file_and_encodings_are_reported_by_the_look(home, tmp_p
             {"prompt": "instruction", "chosen": "output", "rejected": "input"},
             True,
             "sft",
-            "use stage: rm or dpo",
+            "pairs are for stage: rm or dpo",
         ),
         ({"prompt": "instruction", "response": "output"}, False, "rm", "needs preference pairs"),
         ({"prompt": "instruction", "response": "output"}, False, "kto", "needs a verdict per row"),
-        ({"prompt": "instruction", "response": "output", "kto_tag": "x"}, False, "sft", "use stage: kto"),
+        ({"prompt": "instruction", "response": "output", "kto_tag": "x"}, False, "sft", "for stage: kto"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, True, "predict", "which prediction cannot use"),
     ],
 )
 def test_data_sets_that_do_not_fit_the_stage(home, columns, ranking, stage, message):

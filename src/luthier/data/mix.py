@@ -123,8 +123,8 @@ def split(count: int, val_size: float, seed: int = 42) -> tuple[Indices, Indices
     held = math.ceil(count * val_size) if val_size < 1 else int(val_size)
     if not 0 < held < count:
         raise DataError(
-            f"val_size: {val_size:g} of {count} rows leaves {max(0, count - held)} to train on"
-            " -> write a fraction (0.1), or a count below the number of rows"
+            f"val_size: {val_size:g} of {count} examples leaves {max(0, count - held)} to train on"
+            " -> write a fraction (0.1), or a count below the number of examples"
         )
     shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(count).astype(np.int64)
     return np.sort(shuffled[held:]), np.sort(shuffled[:held])

@@ -256,11 +256,21 @@ def _check_stage(spec: DatasetSpec, stage: str | None) -> None:
             f'stage {stage} needs preference pairs -> set "ranking": true with columns chosen and rejected'
         )
     if spec.ranking and stage not in PAIR_STAGES:
-        raise Refusal(f"holds preference pairs, which stage {stage} does not use -> use stage: rm or dpo")
+        raise Refusal(
+            f"holds preference pairs, which {_use(stage)} cannot use -> to learn the better answers alone, read "
+            '"chosen" as the response and no "rejected"; pairs are for stage: rm or dpo'
+        )
     verdicts = spec.columns.get("kto_tag") is not None
     if stage == "kto" and not verdicts:
         raise Refusal('stage kto needs a verdict per row -> name its column as "kto_tag" in "columns"')
-    if verdicts and stage not in ("kto", "pt", "predict"):
-        raise Refusal(f"holds KTO verdicts, also of bad answers -> use stage: kto, not {stage}")
+    if verdicts and stage not in ("kto", "pt"):
+        raise Refusal(
+            f"holds KTO verdicts, also of bad answers, which {_use(stage)} cannot use"
+            ' -> keep the good answers and leave out the column "kto_tag"; verdicts are for stage: kto'
+        )
     if spec.formatting == "text" and stage != "pt":
-        raise Refusal(f"holds plain text without answers, which stage {stage} cannot use -> use stage: pt")
+        raise Refusal(f"holds plain text without answers, which {_use(stage)} cannot use -> use stage: pt")
+
+
+def _use(stage: str) -> str:
+    return "prediction" if stage == "predict" else f"stage {stage}"

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from luthier.config import Config, check, read
 from luthier.data import prepare, registry
 from luthier.data.ledger import Ledger
 from luthier.data.render import Renderer
 from luthier.errors import UsageError
-from luthier.types import BadRow
+from luthier.types import BadRow, Example
 
 USAGE = """usage: luthier data show FILE|DATASET --model DIR|RUN [--template NAME] [--format json]
 
 Prints each row as the model would read it; what it would learn to write stands in [[ ]]. Any key of the
 configuration may follow (max_samples=10, mask_history=true). With --format json, one object a line:
 {"source": "file:row", "text": "...", "trained": [[start, end], ...]} with offsets in characters; a row that
-cannot be used has "field" and "reason" instead of "text" and "trained"."""
+cannot be used has "field" and "reason" instead of "text" and "trained"; preference pairs have "rejected"
+(text, trained) beside the chosen answer, KTO rows their "verdict"."""
 
 
 def main(args: list[str]) -> int:
@@ -50,8 +53,7 @@ def show(args: Sequence[str]) -> int:
                 bad += 1
                 print(_bad(row, config.format == "json"))
                 continue
-            text, trained = renderer.show(row)
-            print(_good(row.source, text, trained, config.format == "json"))
+            print(_good(row, renderer, config.format == "json"))
     return 1 if bad else 0
 
 
@@ -80,12 +82,27 @@ def _bad(row: BadRow, as_json: bool) -> str:
     return f"--- {row.source}: {row.field + ': ' if row.field else ''}{row.reason}"
 
 
-def _good(source: str, text: str, trained: Sequence[tuple[int, int]], as_json: bool) -> str:
+def _good(row: Example, renderer: Renderer, as_json: bool) -> str:
+    """A row as the model reads it; a pair's rejected answer stands beside the chosen one."""
+    text, trained = renderer.show(row)
+    shown: dict[str, Any] = {"source": row.source, "text": text, "trained": [list(span) for span in trained]}
+    if row.verdict is not None:
+        shown["verdict"] = row.verdict
+    if len(row.branches) > 1:
+        text, trained = renderer.show(replace(row, branches=row.branches[1:]))
+        shown["rejected"] = {"text": text, "trained": [list(span) for span in trained]}
     if as_json:
-        spans = [list(span) for span in trained]
-        return json.dumps({"source": source, "text": text, "trained": spans}, ensure_ascii=False)
-    marked, last = "", 0
-    for start, end in trained:
+        return json.dumps(shown, ensure_ascii=False)
+    verdict = "" if row.verdict is None else f" (verdict: {str(row.verdict).lower()})"
+    lines = [f"--- {row.source}{verdict}", _marked(shown)]
+    if "rejected" in shown:
+        lines += ["--- rejected", _marked(shown["rejected"])]
+    return "\n".join(lines)
+
+
+def _marked(shown: Mapping[str, Any]) -> str:
+    text, marked, last = shown["text"], "", 0
+    for start, end in shown["trained"]:
         marked += text[last:start] + "[[" + text[start:end] + "]]"
         last = end
-    return f"--- {source}\n{marked}{text[last:]}"
+    return str(marked + text[last:])
