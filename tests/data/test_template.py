@@ -67,6 +67,12 @@ def test_a_default_system_message_is_written_into_the_text() -> None:
     assert theirs.render(own).startswith("<|im_start|>system\nmine<|im_end|>\n<|im_start|>user\nhi")
 
 
+def test_choices_are_written_only_once() -> None:
+    first = templates.load(chat.REWRITES, chat.tokenizer(), default_system="Be brief.", enable_thinking=False)
+    again = templates.load(first.text, chat.tokenizer(), default_system="Be brief.", enable_thinking=False)
+    assert again.text == first.text != chat.REWRITES
+
+
 def test_thinking_switched_off_stays_off_for_everyone_who_renders_the_text() -> None:
     for name in ("qwen3", chat.REWRITES):
         text = templates.load(name, chat.tokenizer(), enable_thinking=False).text

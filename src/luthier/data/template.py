@@ -175,7 +175,8 @@ def _settled(template: Template, system: str | None, thinking: bool | None, hist
             "thought": template.thought, "bare": template.bare,
         }  # fmt: skip
         note = f"{{#- luthier {json.dumps(kept, ensure_ascii=False)} -#}}\n"
-    text = note + "".join(line + "\n" for line in lines) + template.text
+    missing = [line for line in lines if line not in template.text]
+    text = note + "".join(line + "\n" for line in missing) + template.text
     return Template(
         template.name,
         text,
