@@ -257,8 +257,8 @@ def _check_stage(spec: DatasetSpec, stage: str | None) -> None:
         )
     if spec.ranking and stage not in PAIR_STAGES:
         raise Refusal(
-            f"holds preference pairs, which {_use(stage)} cannot use -> to learn the better answers alone, read "
-            '"chosen" as the response and no "rejected"; pairs are for stage: rm or dpo'
+            f"holds preference pairs, which {_use(stage)} cannot use -> to learn the better answers alone, "
+            'read "chosen" as the response and no "rejected"; pairs are for stage: rm or dpo'
         )
     verdicts = spec.columns.get("kto_tag") is not None
     if stage == "kto" and not verdicts:
