@@ -86,3 +86,10 @@ def test_without_bitsandbytes_its_extra_is_named(monkeypatch):
 
 def test_nothing_is_quantized_unless_asked():
     assert quantize.settings(Config(), torch.float32) is None
+
+
+def test_widths_that_four_bits_cannot_take_on_a_cpu_are_named(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    narrow = tiny.make_model(tmp_path / "narrow", "qwen3")
+    with pytest.raises(ModelError, match=r"multiple of 64; model\.layers\.0\.self_attn\.q_proj has 32"):
+        load.model(Config(model_name_or_path=str(narrow), quantization_bit=4), torch.float32, training=True)

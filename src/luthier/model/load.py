@@ -115,6 +115,7 @@ def model(
     if vocabulary.grows(config):
         vocabulary.resize(built, tokenizer or _tokenizer(config), config.seed)
     _sampling_flag(built)
+    quantize.check(built)
     built.name_or_path = str(config.model_name_or_path)
     return built.train(training)
 

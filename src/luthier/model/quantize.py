@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from luthier.errors import MissingPackage
+from luthier.errors import MissingPackage, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,3 +51,21 @@ def settings(config: Config, dtype: torch.dtype) -> Any:
 
 def is_quantized(model: PreTrainedModel) -> bool:
     return getattr(model, "quantization_method", None) is not None
+
+
+def check(model: PreTrainedModel) -> None:
+    """Raises ModelError for a shape that 4-bit products on a CPU cannot handle.
+
+    bitsandbytes regroups weights for the CPU in blocks of 64 inputs and fails in the middle of an
+    evaluation where a layer's width is not a multiple of that.
+    """
+    if not getattr(model, "is_loaded_in_4bit", False) or next(model.parameters()).device.type != "cpu":
+        return
+    for name, module in model.named_modules():
+        packed = hasattr(getattr(module, "weight", None), "quant_state")
+        width = int(getattr(module, "in_features", 0)) if packed else 0
+        if width % 64:
+            raise ModelError(
+                f"quantization_bit: 4 on a CPU needs layers whose width is a multiple of 64; {name} has "
+                f"{width}. Use quantization_bit: 8, or none"
+            )
