@@ -1,6 +1,6 @@
 """The starting point of the demo's base: its texts, its tokenizer, and a Qwen3 model with random weights.
 
-    python recipes/demo_base/make_base.py work
+python recipes/demo_base/make_base.py work
 """
 
 from __future__ import annotations

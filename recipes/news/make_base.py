@@ -2,8 +2,8 @@
 
     python recipes/news/make_base.py DATA WORK
 
-DATA holds train.json (sharegpt, "新闻分类：<headline>" -> class). WORK gets the headlines without their classes,
-as text to pre-train on, and the untrained model.
+DATA holds train.json (sharegpt, "新闻分类：<headline>" -> class). WORK gets the headlines without their
+classes, as text to pre-train on, and the untrained model.
 """
 
 from __future__ import annotations
