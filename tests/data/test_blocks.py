@@ -69,4 +69,7 @@ def test_a_ledger_survives_json_and_speaks():
 def test_dropping_counts_the_row():
     ledger = Ledger("t")
     ledger.drop(BadRow("t.json:1", "output", "empty answer"))
-    assert (ledger.rows_in, ledger.bad) == (1, 1)
+    ledger.drop(BadRow("t.json:2", "", "line 17: not valid JSON"))
+    ledger.drop(BadRow("t.json:9", "", "line 93: not valid JSON"))
+    assert (ledger.rows_in, ledger.bad) == (3, 3)
+    assert dict(ledger.dropped) == {"output: empty answer": 1, "line N: not valid JSON": 2}

@@ -6,6 +6,7 @@ tokens in = trained + masked (read, not learnt) + cut (removed by `cutoff_len`).
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,9 @@ from typing import Any
 
 from luthier.errors import DataError
 from luthier.types import BadRow
+
+
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass
@@ -34,8 +38,9 @@ class Ledger:
     notes: list[str] = field(default_factory=list)
 
     def drop(self, bad: BadRow) -> None:
+        """Count a row that is left out, with others of its kind: the same reason but for its numbers."""
         self.rows_in += 1
-        self.dropped[bad.reason] += 1
+        self.dropped[_NUMBER.sub("N", f"{bad.field}: {bad.reason}" if bad.field else bad.reason)] += 1
 
     @property
     def bad(self) -> int:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from luthier.config import Config
 from luthier.data import blocks, formats, mix, registry, sources, store
 from luthier.data.ledger import Ledger
-from luthier.data.render import Renderer
+from luthier.data.render import CUTOFF, Renderer
 from luthier.data.sources.json_rows import CUT
 from luthier.data.spec import DatasetSpec
 from luthier.errors import DataError
@@ -191,6 +191,7 @@ def _write(
     ledger, rejected = Ledger(spec.name, notes=list(spec.notes)), list[BadRow]()
     limit = config.max_samples if spec.num_samples is None else None
     rows = examples(spec, config.stage, limit, ledger)
+    counted = renderer.counts.copy()
     made = rendered(rows, renderer, ledger, rejected)
     if config.stage == "pt":
         made = blocks.chop(made, config.cutoff_len, config.packing is not False, ledger)
@@ -201,6 +202,7 @@ def _write(
         ledger.trained = writer.trained
         ledger.masked = writer.tokens - writer.trained
         ledger.tokens_in = writer.tokens + ledger.cut
+        ledger.notes += [f"{what}: {count}" for what, count in (renderer.counts - counted).items()]
         if ledger.rows_in == 0:
             raise DataError(f"{spec.name}: the data set is empty: no row in it; check the file")
         ledger.check()
@@ -265,7 +267,8 @@ def judge(config: Config, ledger: Ledger, rejected: list[BadRow], kept_in: Path 
     raise DataError(
         f"{ledger.dataset}: {ledger.bad} of {ledger.rows_in} rows are bad ({share:.1%}; "
         f"bad_rows_limit is {config.bad_rows_limit:.0%}):\n{shown}{more}\n"
-        "Mend these rows, or train without them: on_bad_rows=skip"
+        f"{'Raise cutoff_len' if all(b.field == CUTOFF for b in rejected) else 'Mend these rows'}, "
+        "or train without them: on_bad_rows=skip"
     )
 
 
