@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
@@ -27,6 +28,8 @@ class Engine:
         missing = [name for name in trackers if not _installed(name)]
         if missing:
             raise MissingPackage(missing[0], f"report_to: {missing[0]}", missing[0])
+        # accelerate remembers the first precision of a process for good; a notebook may train twice.
+        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         self._accelerator = Accelerator(
             mixed_precision=precision,
             cpu=cpu,
