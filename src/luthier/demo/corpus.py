@@ -17,7 +17,7 @@ from typing import Any
 from luthier.demo.grammar import Slots, expand, table
 
 LANGUAGES = ("zh", "en")
-DOCUMENTS, CONVERSATIONS = 10_000, 10_000
+DOCUMENTS, CONVERSATIONS = 12_000, 10_000
 
 Turns = list[tuple[str, str]]
 """Questions with their answers, in order."""

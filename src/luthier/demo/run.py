@@ -101,23 +101,36 @@ def _arguments(args: Sequence[str]) -> argparse.Namespace:
 
 
 def _clear(out: Path) -> None:
-    """Remove an earlier demo; refuse to touch anything else."""
-    present = {path.name for path in out.iterdir()} if out.is_dir() else {RESULT} if out.exists() else set()
-    if strange := sorted(present - set(PARTS)):
-        raise RunError(f"{out}: is not an earlier demo (it holds {strange[0]}); choose another --out")
+    """Remove an earlier demo, which begins with its tune.yaml; refuse to touch anything else."""
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is a file; choose another --out")
+    present = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    if not present:
+        return
+    marker = out / "tune.yaml"
+    ours = marker.is_file() and marker.read_text(encoding="utf-8", errors="replace").startswith(
+        _template()[:40]
+    )
+    strange = [name for name in present if not ours or name not in PARTS]
+    if strange:
+        raise RunError(f"{out}: is not an earlier demo's (it holds {strange[0]}); choose another --out")
     for name in present:
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def _template() -> str:
+    return files("luthier.demo").joinpath("data", "tune.yaml").read_text(encoding="utf-8")
+
+
 def _prepare(demo: Demo) -> None:
     """Write the data and the configuration, and have both checked."""
     demo.say("The task: a shop's assistant that knows its name and names the intent of each request.")
-    task.write(demo.out / "data")
     values = _TRAINED if demo.model == str(BASE) else _TRAINED_REAL
-    text = files("luthier.demo").joinpath("data", "tune.yaml").read_text(encoding="utf-8")
     paths = {"model": demo.model, "data": str(demo.out / "data"), "run": str(demo.out / "run")}
-    (demo.out / "tune.yaml").write_text(text.format(**{k: json.dumps(v) for k, v in paths.items()}, **values))
+    text = _template().format(**{name: json.dumps(path) for name, path in paths.items()}, **values)
+    atomic.write_text(demo.out / "tune.yaml", text)
+    task.write(demo.out / "data")
     demo.step("1/6 check the data and the configuration", f"check {demo.out / 'tune.yaml'}")
     load([str(demo.out / "tune.yaml")], "train")
     for name, rows in task.rows().items():
@@ -162,12 +175,11 @@ def _merge(demo: Demo) -> None:
 
 
 def _talk(demo: Demo) -> None:
-    from luthier.infer import chat
+    from luthier.infer.chat import chat
 
-    demo.step("6/6 talk to the merged model", f"chat {demo.out / 'merged'}")
-    session = chat.open_session(
-        demo.out / "merged", do_sample=False, enable_thinking=False, max_new_tokens=64
-    )
+    merged = demo.out / "merged"
+    demo.step("6/6 talk to the merged model", f"chat {merged} do_sample=false")
+    session = chat(merged, do_sample=False, enable_thinking=False, max_new_tokens=64)
     demo.found["conversation"] = turns = []
     for question in TALK:
         turns.append([question, session.say(question)])
@@ -217,6 +229,8 @@ def _table(demo: Demo) -> str:
     lines.append("")
     for example in found["examples"]:
         lines += [f"{example['request']}", f"    base: {example['base']}", f"    tuned: {example['tuned']}"]
+    if demo.small:
+        lines += ["", "small form: a few rows and one epoch show that everything runs, not how well it does"]
     lines += ["", f"seconds: {found['seconds']:.0f}, of them tuning: {found['train_seconds']:.0f}", ""]
     lines += [
         f"{title:<26}{place}"
