@@ -50,6 +50,7 @@ def run(weights: str = "adapter_config.json", **resolved: Any) -> dict[str, Any]
         ["saves/x/luthier.json"],
         ["model_name_or_path=base", "adapter_name_or_path=saves/x"],
         ["model_name_or_path=base", "output_dir=saves/x"],
+        ["model_name_or_path=saves/x"],
     ],
 )
 def test_everything_comes_from_the_run(home: Path, words: list[str]) -> None:

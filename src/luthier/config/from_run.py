@@ -83,11 +83,12 @@ def _model(loaded: Loaded, run: Path, resolved: dict[str, Any], marker: dict[str
         base = base.get("path") or base.get("name")
     if (run / "adapter_config.json").is_file():
         loaded.set("adapter_name_or_path", str(run), where)
-        if base:
+        if Path(str(loaded.values.get("model_name_or_path", ""))).expanduser() == run:
+            _replace(loaded, "model_name_or_path", base, where)
+        elif base:
             loaded.set("model_name_or_path", base, where)
     elif (run / "config.json").is_file() and str(loaded.values.get("model_name_or_path", base)) == str(base):
-        loaded.values["model_name_or_path"], loaded.where["model_name_or_path"] = str(run), where
-        loaded.raw.pop("model_name_or_path", None)
+        _replace(loaded, "model_name_or_path", str(run), where)
     elif not _has_weights(run):
         loaded.add(
             str(run), "holds no trained weights yet", "a run that is complete, or one of its checkpoints"
@@ -115,8 +116,13 @@ def _template(loaded: Loaded, run: Path, resolved: dict[str, Any], marker: dict[
             f"{where}: {run} was trained with the template {name or kept}, so that one is used, not {asked} "
             "(confirm_changes: true uses yours)"
         )
-    loaded.values["template"], loaded.where["template"] = kept, str(run / MARKER)
-    loaded.raw.pop("template", None)
+    _replace(loaded, "template", kept, str(run / MARKER))
+
+
+def _replace(loaded: Loaded, key: str, value: Any, where: str) -> None:
+    """What the run knows wins over what was written."""
+    loaded.values[key], loaded.where[key] = value, where
+    loaded.raw.pop(key, None)
 
 
 def repeat(loaded: Loaded, run: Path) -> None:

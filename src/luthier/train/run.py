@@ -122,9 +122,10 @@ def _take_best(at_work: observe.Session, made: Setup) -> None:
 
 def _finish(at_work: observe.Session, made: Setup, parameters: int) -> None:
     config, run = made.config, made.run
-    at_work.save_weights(run.path)
-    made.tokenizer.chat_template = made.renderer.template.text
-    made.tokenizer.save_pretrained(run.path)
+    with run.result() as folder:
+        at_work.save_weights(folder)
+        made.tokenizer.chat_template = made.renderer.template.text
+        made.tokenizer.save_pretrained(folder)
     metrics = results.train_results(at_work, parameters)
     results.write(run, "train", metrics)
     results.write_state(at_work)
@@ -148,6 +149,6 @@ def _after(at_work: observe.Session, made: Setup, model: torch.nn.Module) -> Non
                 found["perplexity"] = found["eval_perplexity"]  # LLaMA-Factory's name for it
             results.write(made.run, "eval", found)
     if config.do_predict and at_work.job.engine.is_main:
-        from luthier.infer.predict import predict_with
+        from luthier.infer.predict import predict_with, table
 
-        predict_with(model, made.tokenizer, made.renderer, config, made.run)
+        made.screen.say(table(predict_with(model, made.tokenizer, made.renderer, config, made.run)))
