@@ -88,3 +88,24 @@ def test_epochs_are_an_interval_too(tmp_path):
 @pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0:00:00"), (61, "0:01:01"), (36_000, "10:00:00")])
 def test_clock(seconds, shown):
     assert observe.clock(seconds) == shown
+
+
+def test_checkpoints_without_optimizer_state_say_how_to_go_on(tmp_path):
+    from test_4_resume_is_arithmetic import as_if_killed
+
+    from luthier.errors import RunError
+
+    settings = tasks.make(tmp_path, save_only_model=True)
+    killed = tmp_path / "killed"
+    as_if_killed(tasks.train(settings), killed, 2)
+    with pytest.raises(RunError, match="adapter_name_or_path"):
+        tasks.train({**settings, "output_dir": str(killed)})
+
+
+def test_nothing_but_the_run_is_left_in_the_directory(tmp_path):
+    run = tasks.train(tasks.make(tmp_path, save_strategy="no"))
+    assert sorted(p.name for p in run.iterdir() if not p.name.startswith(".luthier")) == [
+        "adapter_config.json", "adapter_model.safetensors", "all_results.json", "chat_template.jinja",
+        "config.resolved.json", "config.yaml", "ledger.json", "luthier.json", "manifest.json", "template.jinja",
+        "tokenizer.json", "tokenizer_config.json", "train_results.json", "trainer_log.jsonl", "trainer_state.json",
+    ]  # fmt: skip

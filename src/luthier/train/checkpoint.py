@@ -38,7 +38,12 @@ def save_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory: Path) -> None:
-    """Raises RunError when a parameter of this model has no moments in the file, or the reverse."""
+    """Raises RunError when there are none, or when they are of parameters that this model does not train."""
+    if not (directory / OPTIMIZER).is_file():
+        raise RunError(
+            f"{directory} has weights but no optimizer state (save_only_model), so it cannot be continued: "
+            "give it as adapter_name_or_path (or model_name_or_path) of a new run instead"
+        )
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     plain = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))["plain"]
     states: dict[str, dict[str, Any]] = {name: dict(values) for name, values in plain.items()}
