@@ -248,6 +248,7 @@ def test_rules_of_training_do_not_bind_other_verbs() -> None:
 
 def test_missing_packages_are_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [p for p in sys.path if "site-packages" not in p])
+    monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)  # another test may have imported it
     assert train("quantization_bit=4", "hub=modelscope").notes == (
         'quantization_bit: 4 needs bitsandbytes: pip install "luthier[quant]"',
         'hub: modelscope needs modelscope: pip install "luthier[modelscope]"',

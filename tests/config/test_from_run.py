@@ -12,6 +12,16 @@ from luthier.config import load
 from luthier.errors import ConfigError
 
 
+REPEATED = """\
+model_name_or_path: base
+dataset: a/b
+lora_rank: 3
+overwrite_output_dir: true
+resume_from_checkpoint: saves/x/checkpoint-1
+format: json
+"""
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -121,7 +131,7 @@ def test_predict_takes_the_held_out_part_unless_data_is_given(home: Path) -> Non
 
 
 def test_train_a_run_again(home: Path) -> None:
-    make(home / "saves/x", {**run(), "config.yaml": "model_name_or_path: base\ndataset: a/b\nlora_rank: 3\n"})
+    make(home / "saves/x", {**run(), "config.yaml": REPEATED})
     config = load(["saves/x", "max_steps=5"], "train", {})
     assert (config.lora_rank, config.output_dir, config.max_steps) == (3, "saves/x", 5)
     assert config.where["lora_rank"] == "saves/x/config.yaml:3"

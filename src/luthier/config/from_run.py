@@ -22,6 +22,8 @@ _BASE = (
     "finetuning_type",
     "stage",
 )
+# Said once, about that one time: going on must not delete what there is.
+_ONCE = ("overwrite_output_dir", "resume_from_checkpoint", "confirm_changes", "format")
 _HELD_OUT = ("dataset", "eval_dataset", "val_size", "seed", "data_seed", "max_samples", "mix_strategy")
 
 
@@ -130,6 +132,8 @@ def repeat(loaded: Loaded, run: Path) -> None:
     again = read([str(run / "config.yaml")], {})
     loaded.problems += again.problems
     for key, value in again.values.items():
+        if key in _ONCE:
+            continue
         loaded.set(key, value, again.where.get(key, str(run / "config.yaml")))
     loaded.set("output_dir", str(run), str(run / MARKER))
     loaded.run = None
