@@ -102,6 +102,12 @@ def prepare(config: Config, renderer: Renderer, say: Callable[[str], None]) -> P
 
 def mixed(config: Config, sets: list[Tokenised]) -> store.Corpus:
     """The training corpus: data sets in the order that `mix_strategy` gives."""
+    bare = [t.ledger.dataset for t in sets if len(t.store) == 0]
+    if bare:
+        raise DataError(
+            f"{', '.join(bare)}: no row is left to train on; the account above says why -> mend the rows, "
+            "raise cutoff_len, or leave the data set out"
+        )
     picks = [
         mix.sample(len(t.store), t.store.index["num_samples"], config.seed, config.max_samples) for t in sets
     ]
