@@ -48,7 +48,7 @@ class Loaded:
         if key not in self.values:
             self.values[key], self.where[key] = value, where
 
-    def add(self, where: str, what: str, instead: str = "") -> None:
+    def add(self, where: str, what: str, instead: str) -> None:
         """Remember one problem."""
         self.problems.append(Problem(where, what, instead))
 
@@ -184,7 +184,8 @@ def _json(path: Path, text: str, loaded: Loaded) -> tuple[Any, dict[str, int]]:
     try:
         values = json.loads(text, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
-        loaded.add(f"{path}:{error.lineno}", f"is not valid JSON: {error.msg} (column {error.colno})", "")
+        what = f"is not valid JSON: {error.msg} (column {error.colno})"
+        loaded.add(f"{path}:{error.lineno}", what, "mend it there, or write YAML")
         return None, {}
     if isinstance(values, dict):
         lines = {k: _line(text, k) for k in values}
@@ -256,7 +257,7 @@ def _set(merged: DictConfig, pair: _Pair, loaded: Loaded) -> None:
     try:
         OmegaConf.update(merged, pair.key, value, merge=True)
     except (OmegaConfBaseException, ValueError, TypeError) as error:
-        loaded.add(pair.shown, f"cannot be set: {str(error).splitlines()[0]}", "")
+        loaded.add(pair.shown, f"cannot be set: {str(error).splitlines()[0]}", "key=value")
         return
     loaded.where[top] = pair.shown
     loaded.raw.pop(top, None)
@@ -275,7 +276,9 @@ def _resolve(merged: DictConfig, loaded: Loaded) -> None:
             value = merged[key]
             value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         except OmegaConfBaseException as error:
-            loaded.add(loaded.where.get(name, name), f"`{name}`: {str(error).splitlines()[0]}", "")
+            loaded.add(
+                loaded.where.get(name, name), f"`{name}`: {str(error).splitlines()[0]}", "a key that is there"
+            )
             continue
         loaded.values[name] = value
         if "${" in loaded.raw.get(name, ""):

@@ -269,7 +269,8 @@ def _check_stage(spec: DatasetSpec, stage: str | None) -> None:
             ' -> keep the good answers and leave out the column "kto_tag"; verdicts are for stage: kto'
         )
     if spec.formatting == "text" and stage != "pt":
-        raise Refusal(f"holds plain text without answers, which {_use(stage)} cannot use -> use stage: pt")
+        instead = "use rows with questions" if stage == "predict" else "use stage: pt"
+        raise Refusal(f"holds plain text without answers, which {_use(stage)} cannot use -> {instead}")
 
 
 def _use(stage: str) -> str:

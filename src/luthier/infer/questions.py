@@ -71,7 +71,8 @@ def _examples(names: Sequence[str], config: Config, say: Say) -> Iterator[tuple[
     from luthier.data import prepare, registry, sources
     from luthier.data.ledger import Ledger
 
-    for k, spec in enumerate(registry.specs(names, config.dataset_dir, hub=prepare.hub_of(config))):
+    hub = prepare.hub_of(config)
+    for k, spec in enumerate(registry.specs(names, config.dataset_dir, stage="predict", hub=hub)):
         ledger, bad = Ledger(spec.name, notes=list(spec.notes)), list[BadRow]()
         limit = config.max_samples if spec.num_samples is None else None
         for row in sources.read(spec, ledger.notes, limit=limit):
