@@ -1,11 +1,17 @@
 """Promise 8: a run's directory holds what it takes to make it again, and says when that has changed."""
 
+import hashlib
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
+from desk import Luthier, desk, luthier, shop, write
 from luthier.runs import Run, cli, manifest
+
+__all__ = ["desk", "luthier", "shop"]
 
 HELLO = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # sha256 of "hello"
 
@@ -68,3 +74,70 @@ def test_reproduce_names_everything_that_changed(made: Path, capsys: pytest.Capt
         f"{made}/base/model.safetensors has changed",
         "template.jinja is not the template that the run was made with",
     ]
+
+
+# --- a real run
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_trained_run_says_all_that_it_was_made_of(shop: Path) -> None:
+    run = shop / "run"
+    written = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    assert written == {  # nothing but what was asked for, as it was written
+        "model_name_or_path": f"{shop}/base",
+        "dataset": f"{shop}/rows.json",
+        "output_dir": f"{shop}/run",
+        "template": "qwen",
+        "default_system": "Be brief.",
+        "num_train_epochs": 1,
+        "learning_rate": 0.01,
+        "val_size": 4,
+        "plot_loss": True,
+    }
+    used = json.loads((run / "config.resolved.json").read_bytes())
+    assert (used["seed"], used["data_seed"], used["lora_rank"], used["lora_alpha"]) == (42, 42, 8, 16)
+    assert used["lora_target"] == ["all"]
+    kept = json.loads((run / "manifest.json").read_bytes())
+    (data,) = kept["data"]
+    assert (data["path"], data["sha256"]) == (f"{shop}/rows.json", sha256(shop / "rows.json"))
+    for folder, names in (("base", ("config.json", "model.safetensors")), ("tokenizer", ("tokenizer.json",))):
+        assert kept[folder]["path"] == str(shop / "base")
+        assert all(kept[folder]["files"][name] == sha256(shop / "base" / name) for name in names)
+    assert kept["template"] == sha256(run / "template.jinja")
+    assert kept["seed"] == 42
+    assert {"python", "luthier", "torch", "transformers", "peft", "accelerate", "tokenizers"} <= set(
+        kept["versions"]
+    )
+    assert {"host", "system", "processor", "cores", "memory_bytes", "device"} <= set(kept["machine"])
+    assert kept["command"] and kept["cwd"] and kept["created"]
+
+
+def test_the_command_that_reproduce_gives_makes_the_same_weights(
+    luthier: Luthier, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LoRA with dropout, packing and a held-out part, over two epochs; then once more, from elsewhere."""
+    write(desk / "data" / "dataset_info.json", {"mine": {"file_name": "../rows.json"}})
+    base = {"model_name_or_path": "base", "dataset": "mine", "template": "chatml", "output_dir": "first"}
+    request = {"lora_dropout": 0.1, "num_train_epochs": 2, "val_size": 2, "seed": 7, "learning_rate": 1e-2}
+    write(desk / "train.json", {**base, **request, "per_device_train_batch_size": 2})
+    assert luthier("train", "train.json", "packing=true", "cutoff_len=256").code == 0
+    (desk / "elsewhere").mkdir()
+    monkeypatch.chdir(desk / "elsewhere")
+    code, out, _ = luthier("runs", "reproduce", "../first", "--out", "again", "--format", "json")
+    told = json.loads(out)
+    assert (code, told["ok"], told["differences"], told["notes"]) == (0, True, [], [])
+    change, _, command = told["command"].partition(" && ")
+    monkeypatch.chdir(shlex.split(change)[1])
+    name, *words = shlex.split(command)
+    assert name == "luthier"
+    code, out, err = luthier(*words)
+    assert (code, out) == (0, f"{desk}/elsewhere/again\n"), err
+    first, again = desk / "first", desk / "elsewhere" / "again"
+    assert sha256(again / "adapter_model.safetensors") == sha256(first / "adapter_model.safetensors")
+    code, out, _ = luthier("runs", "compare", first, again, "--format", "json")
+    differ = {change["key"] for change in json.loads(out)}
+    timed = {key for key in differ if "runtime" in key or "per_second" in key}
+    assert differ - timed == {"output_dir", "logging_dir", "run_name"}
