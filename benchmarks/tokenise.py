@@ -1,4 +1,4 @@
-"""Rows per second from a JSON file to tokens, and the memory it takes; beside LLaMA-Factory where it is there.
+"""Rows per second from a JSON file to tokens, and the memory it takes; beside LLaMA-Factory if it is there.
 
     python benchmarks/tokenise.py --rows 100000 [--rival /path/to/python] [--workers 1]
 

@@ -11,7 +11,6 @@ import pytest
 from luthier.config import load
 from luthier.errors import ConfigError
 
-
 REPEATED = """\
 model_name_or_path: base
 dataset: a/b

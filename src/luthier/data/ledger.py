@@ -15,7 +15,6 @@ from typing import Any
 from luthier.errors import DataError
 from luthier.types import BadRow
 
-
 _NUMBER = re.compile(r"\d+")
 
 
