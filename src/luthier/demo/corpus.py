@@ -79,7 +79,7 @@ def _messages(turns: Turns) -> list[dict[str, str]]:
 
 def _prose(source: _Source, language: str, section: str = "plain") -> str:
     templates = source.texts[section][language]
-    chosen = source.rng.sample(templates, source.rng.randint(1, 4))
+    chosen = source.rng.sample(templates, source.rng.randint(1, 3))
     sentences = (_capital(expand(template, source.slots[language], source.rng)) for template in chosen)
     return {"zh": "", "en": " "}[language].join(sentences)
 
@@ -141,5 +141,5 @@ def _pick(
     return source.rng.choices(list(weighted), list(weighted.values()))[0]
 
 
-_TEXTS: dict[Callable[[_Source, str], str], int] = {_prose: 3, _service: 4, _transcript: 8}
+_TEXTS: dict[Callable[[_Source, str], str], int] = {_prose: 4, _service: 6, _transcript: 7}
 _TALKS: dict[Callable[[_Source, str], Turns], int] = {_small_talk: 4, _shop_talk: 6}
