@@ -107,6 +107,17 @@ def test_data_show_of_a_registered_data_set_with_the_template_of_a_run(
     )
 
 
+def test_data_show_of_text_as_llama_factory_lists_it(luthier: Luthier, desk: Path) -> None:
+    (desk / "data").mkdir()
+    (desk / "data" / "wiki.txt").write_text("one\n")
+    write(
+        desk / "data" / "dataset_info.json", {"w": {"file_name": "wiki.txt", "columns": {"prompt": "text"}}}
+    )
+    code, out, _ = luthier("data", "show", "w", "--model", "base", "--format", "json")
+    assert code == 0
+    assert json.loads(out) == {"source": "wiki.txt:1", "text": "one<|im_end|>", "trained": [[0, 13]]}
+
+
 def test_data_show_of_pairs_and_verdicts(luthier: Luthier, desk: Path) -> None:
     write(desk / "pairs.json", [{"instruction": "a", "chosen": "good", "rejected": "bad"}])
     write(desk / "kto.json", [{"instruction": "a", "output": "b", "kto_tag": False}])

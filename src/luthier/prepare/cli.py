@@ -44,7 +44,7 @@ def show(args: Sequence[str]) -> int:
     _say(*config.notes, *renderer.notes)
     bad = 0
     for spec in registry.specs(config.dataset, config.dataset_dir, hub=prepare.hub_of(config)):
-        stage = "pt" if spec.formatting == "text" else config.stage
+        stage = "pt" if _is_text(spec) else config.stage
         ledger = Ledger(spec.name, notes=list(spec.notes))
         for row in prepare.examples(spec, stage, config.max_samples, ledger):
             _say(*ledger.notes)
@@ -55,6 +55,12 @@ def show(args: Sequence[str]) -> int:
                 continue
             print(_good(row, renderer, config.format == "json"))
     return 1 if bad else 0
+
+
+def _is_text(spec: registry.DatasetSpec) -> bool:
+    """Text to go on with: it has its own format, or, as LLaMA-Factory lists it, a prompt and no response."""
+    alone = spec.formatting == "alpaca" and not spec.columns.get("response")
+    return spec.formatting == "text" or (alone and not spec.ranking)
 
 
 def _config(args: Sequence[str]) -> Config:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 class Screen:
@@ -44,15 +45,14 @@ class Screen:
         if not self._wanted:
             return
         columns = (
-            TextColumn("training"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),  # what the numbers leave of the width
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[shown]}"),
-            TimeElapsedColumn(),
+            TimeElapsedColumn(table_column=Column(min_width=7)),
             TextColumn("eta"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(table_column=Column(min_width=7)),
         )
-        self._bar = Progress(*columns, console=self._console, transient=False)
+        self._bar = Progress(*columns, console=self._console, transient=False, expand=True)
         self._task = self._bar.add_task("training", total=total, completed=done, shown="")
         self._bar.start()
 
