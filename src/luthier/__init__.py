@@ -12,15 +12,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from luthier.config import Config, load
     from luthier.errors import LuthierError
+    from luthier.infer.chat import chat
     from luthier.runs import Run
 
-__all__ = ["Config", "LuthierError", "Run", "__version__", "load"]
+__all__ = ["Config", "LuthierError", "Run", "__version__", "chat", "load"]
 
 _WHERE = {
     "Config": "luthier.config",
     "load": "luthier.config",
     "LuthierError": "luthier.errors",
     "Run": "luthier.runs",
+    "chat": "luthier.infer.chat",
 }
 
 
