@@ -179,6 +179,20 @@ def test_chat(luthier: Luthier, shop: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "template qwen" in err
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_checkpoint_can_be_used_as_a_run(
+    luthier: Luthier, desk: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    words = ["train", "model_name_or_path=base", "dataset=rows.json", "output_dir=run", "template=qwen"]
+    assert luthier(*words, "max_steps=2", "save_steps=1", f"finetuning_type={method}").code == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n"))
+    code, out, err = luthier("chat", "run/checkpoint-1", "max_new_tokens=2")
+    assert (code, "template qwen" in err) == (0, True)
+    assert f"{'adapter' if method == 'lora' else 'base'} run/checkpoint-1 · " in err
+    code, out, _ = luthier("export", "run/checkpoint-1", "export_dir=merged", "--format", "json")
+    assert (code, json.loads(out)["dtype"]) == (0, "float32")
+
+
 def test_runs(luthier: Luthier, shop: Path) -> None:
     code, out, err = luthier("runs", shop, "--format", "json")
     assert (code, err) == (0, "")

@@ -129,6 +129,22 @@ def test_predict_takes_the_held_out_part_unless_data_is_given(home: Path) -> Non
     assert (given.dataset, given.val_size, given.seed) == (("c/d",), 0, 42)
 
 
+@pytest.mark.parametrize("word", ["saves/x/checkpoint-4", "adapter_name_or_path=saves/x/checkpoint-4"])
+def test_a_checkpoint_knows_what_its_run_knows(home: Path, word: str) -> None:
+    make(home / "saves/x", run("unfinished.txt"))
+    make(home / "saves/x/checkpoint-4", {"adapter_config.json": {"base_model_name_or_path": "elsewhere"}})
+    config = load([word, "template=qwen3"], "chat", {})
+    assert config.adapter_name_or_path == ("saves/x/checkpoint-4",)
+    assert (config.model_name_or_path, config.system) == ("base", "Be brief.")
+    assert config.template == "saves/x/template.jinja"
+    assert "was trained with the template qwen, so that one is used, not qwen3" in config.notes[0]
+    make(home / "saves/y", run("unfinished.txt"))
+    make(home / "saves/y/checkpoint-4", {"config.json": {}})
+    whole = load(["saves/y/checkpoint-4"], "chat", {})
+    assert (whole.model_name_or_path, whole.adapter_name_or_path) == ("saves/y/checkpoint-4", ())
+    assert whole.template == "saves/y/template.jinja"
+
+
 def test_train_a_run_again(home: Path) -> None:
     make(home / "saves/x", {**run(), "config.yaml": REPEATED})
     config = load(["saves/x", "max_steps=5"], "train", {})

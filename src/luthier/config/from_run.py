@@ -31,10 +31,11 @@ def fill(loaded: Loaded, verb: str) -> Path | None:
     """Give every key that the request leaves open the value of the run it names; the run, or None.
 
     The run is a directory given by itself, or the one that adapter_name_or_path, model_name_or_path or (when
-    not training) output_dir point to.
+    not training) output_dir point to; or the one that holds the checkpoint that they point to.
     """
-    run = _named(loaded, verb)
-    if run is None:
+    weights = _named(loaded, verb)
+    run = weights and _run_of(weights)
+    if run is None or weights is None:
         _plain_adapter(loaded)
         folder = loaded.values.get("output_dir")
         if folder and verb != "train" and not loaded.values.get("adapter_name_or_path"):
@@ -43,7 +44,7 @@ def fill(loaded: Loaded, verb: str) -> Path | None:
         return None
     resolved, marker = _json(run / "config.resolved.json", loaded), _json(run / MARKER, loaded)
     where = str(run / MARKER)
-    _model(loaded, run, resolved, marker)
+    _model(loaded, weights, where, marker.get("base") or resolved.get("model_name_or_path"))
     _template(loaded, run, resolved, marker, verb)
     inherited: tuple[str, ...] = _ALWAYS if verb == "train" else (*_ALWAYS, *_TEXT, *_BASE, "dataset_dir")
     if verb == "predict" and not {"dataset", "eval_dataset"} & set(loaded.values):
@@ -68,33 +69,39 @@ def _named(loaded: Loaded, verb: str) -> Path | None:
         names = value if isinstance(value, list) else str(value or "").split(",")
         for name in reversed(names):
             path = Path(str(name).strip()).expanduser()
-            if str(name).strip() and (path / MARKER).is_file() and _has_weights(path):
+            if str(name).strip() and _has_weights(path) and _run_of(path) is not None:
                 return path
     return None
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run that a directory is, or of which it is a checkpoint."""
+    if (path / MARKER).is_file():
+        return path
+    inside = path.name.startswith("checkpoint-") and (path.parent / MARKER).is_file()
+    return path.parent if inside else None
 
 
 def _has_weights(run: Path) -> bool:
     return (run / "adapter_config.json").is_file() or (run / "config.json").is_file()
 
 
-def _model(loaded: Loaded, run: Path, resolved: dict[str, Any], marker: dict[str, Any]) -> None:
-    """The run's adapter on its base, or the run itself where it holds a whole model."""
-    where = str(run / MARKER)
-    base = marker.get("base") or resolved.get("model_name_or_path")
+def _model(loaded: Loaded, weights: Path, where: str, base: Any) -> None:
+    """The adapter in `weights` on its base, or `weights` itself where it holds a whole model."""
     if isinstance(base, dict):
         base = base.get("path") or base.get("name")
-    if (run / "adapter_config.json").is_file():
-        loaded.set("adapter_name_or_path", str(run), where)
-        if Path(str(loaded.values.get("model_name_or_path", ""))).expanduser() == run:
+    if (weights / "adapter_config.json").is_file():
+        loaded.set("adapter_name_or_path", str(weights), where)
+        if Path(str(loaded.values.get("model_name_or_path", ""))).expanduser() == weights:
             _replace(loaded, "model_name_or_path", base, where)
         elif base:
             loaded.set("model_name_or_path", base, where)
-    elif (run / "config.json").is_file() and str(loaded.values.get("model_name_or_path", base)) == str(base):
-        _replace(loaded, "model_name_or_path", str(run), where)
-    elif not _has_weights(run):
+    elif not _has_weights(weights):
         loaded.add(
-            str(run), "holds no trained weights yet", "a run that is complete, or one of its checkpoints"
+            str(weights), "holds no trained weights yet", "a run that is complete, or one of its checkpoints"
         )
+    elif str(loaded.values.get("model_name_or_path", base)) == str(base):
+        _replace(loaded, "model_name_or_path", str(weights), where)
 
 
 def _template(loaded: Loaded, run: Path, resolved: dict[str, Any], marker: dict[str, Any], verb: str) -> None:

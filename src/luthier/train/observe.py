@@ -54,8 +54,9 @@ class Progress:
 class Session:
     """A training run in progress.
 
-    save_weights(directory): writes the model in its method's form · stop: why training ends early ·
-    saved: step of the newest checkpoint · measured: the evaluation of the weights as they are now, if any.
+    save_weights(directory): writes the model in its method's form, and its tokenizer · stop: why training
+    ends early · saved: step of the newest checkpoint · measured: the evaluation of the weights as they are
+    now, if any.
     """
 
     config: Config

@@ -124,8 +124,6 @@ def _finish(at_work: observe.Session, made: Setup, parameters: int) -> None:
     config, run = made.config, made.run
     with run.result() as folder:
         at_work.save_weights(folder)
-        made.tokenizer.chat_template = made.renderer.template.text
-        made.tokenizer.save_pretrained(folder)
     metrics = results.train_results(at_work, parameters)
     results.write(run, "train", metrics)
     results.write_state(at_work)

@@ -105,7 +105,7 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
         run=run,
         job=job,
         evals=made.prepared.evals,
-        save_weights=lambda folder: methods.save(engine.unwrap(wrapped), folder, config),
+        save_weights=lambda folder: _save(made, engine.unwrap(wrapped), folder),
         save_moments=lambda folder: checkpoint.save_optimizer(optimizer, model, folder),
         say=made.screen.say,
         draw=made.screen.draw,
@@ -115,6 +115,13 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
         made_session.saved = made_session.progress.global_step
         checkpoint.load_optimizer(optimizer, model, run.resume_from)
     return made_session, model
+
+
+def _save(made: Setup, model: torch.nn.Module, folder: Path) -> None:
+    """The weights, with the tokenizer and the template that they were trained with: usable by themselves."""
+    methods.save(model, folder, made.config)  # type: ignore[arg-type]
+    made.tokenizer.chat_template = made.renderer.template.text
+    made.tokenizer.save_pretrained(folder)
 
 
 def take_weights(made: Setup, model: torch.nn.Module, checkpoint_folder: Path) -> None:
