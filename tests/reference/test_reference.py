@@ -4,12 +4,12 @@ import json
 
 import pytest
 import sft_one_file
-import tasks
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import tasks
 from luthier.config import load
 from luthier.data.render import Renderer
 from luthier.types import Example, Message
