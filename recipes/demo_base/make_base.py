@@ -1,6 +1,6 @@
 """The starting point of the demo's base: its texts, its tokenizer, and a Qwen3 model with random weights.
 
-python recipes/demo_base/make_base.py work
+python recipes/demo_base/make_base.py out/demo_base
 """
 
 from __future__ import annotations
@@ -43,4 +43,4 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "work"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out/demo_base"))

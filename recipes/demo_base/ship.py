@@ -1,6 +1,6 @@
 """Store a finished base in float16 as the package ships it: weights, configuration and tokenizer, no more.
 
-python recipes/demo_base/ship.py work src/luthier/demo/base
+python recipes/demo_base/ship.py out/demo_base src/luthier/demo/base
 """
 
 from __future__ import annotations

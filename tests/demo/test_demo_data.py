@@ -49,7 +49,7 @@ def wordings(template):
 
 def test_size_and_balance(sets):
     sizes = {name: len(rows) for name, rows in sets.items()}
-    assert sizes == {"identity": 94, "intent": 2048, "conversation": 240, "intent_eval": 320}
+    assert sizes == {"identity": 94, "intent": 2048, "conversation": 320, "intent_eval": 320}
     assert set(Counter(row["output"] for row in sets["intent"]).values()) == {128}
     assert set(Counter(row["output"] for row in sets["intent_eval"]).values()) == {20}
     assert len(task.labels()) == 16

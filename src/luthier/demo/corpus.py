@@ -59,7 +59,7 @@ def documents(seed: int = 0, count: int = DOCUMENTS) -> list[str]:
 def conversations(seed: int = 0, count: int = CONVERSATIONS) -> list[Turns]:
     """Conversations of one to three turns; a pure function of the arguments."""
     source = _source(f"{seed} conversations")
-    return [_pick(_TALKS, source)(source, source.rng.choice(LANGUAGES)) for _ in range(count)]
+    return [_talk(source, source.rng.choice(LANGUAGES)) for _ in range(count)]
 
 
 def _source(seed: str) -> _Source:
@@ -90,27 +90,32 @@ def _service(source: _Source, language: str) -> str:
 
 def _transcript(source: _Source, language: str) -> str:
     ask, reply = {"zh": ("问：", "答："), "en": ("Q: ", "A: ")}[language]
-    turns = _pick(_TALKS, source)(source, language)
+    turns = _talk(source, language)
     return "\n".join(f"{ask}{question}\n{reply}{answer}" for question, answer in turns)
 
 
-def _small_talk(source: _Source, language: str) -> Turns:
-    turns = []
-    for _ in range(source.rng.randint(1, 3)):
-        section = source.rng.choices(("questions", "replies", "sums"), (6, 2, 1))[0]
-        if section == "sums":
-            turns.append(_sum(source.rng, language))
-            continue
-        pair = source.rng.choice(source.texts[section][language].splitlines())
-        values: dict[str, Any] = {}
-        question, answer = (
-            expand(part, source.slots[language], source.rng, values) for part in pair.split(" => ")
-        )
-        turns.append((_capital(question) if language == "en" else question, answer))
-    return turns
+def _talk(source: _Source, language: str) -> Turns:
+    return [_pick(_TURNS, source)(source, language) for _ in range(source.rng.randint(1, 3))]
 
 
-def _shop_talk(source: _Source, language: str) -> Turns:
+def _pair(source: _Source, language: str, section: str) -> tuple[str, str]:
+    pair = source.rng.choice(source.texts[section][language].splitlines())
+    values: dict[str, Any] = {}
+    question, answer = (
+        expand(part, source.slots[language], source.rng, values) for part in pair.split(" => ")
+    )
+    return _capital(question) if language == "en" else question, answer
+
+
+def _question(source: _Source, language: str) -> tuple[str, str]:
+    return _pair(source, language, "questions")
+
+
+def _reply(source: _Source, language: str) -> tuple[str, str]:
+    return _pair(source, language, "replies")
+
+
+def _request(source: _Source, language: str) -> tuple[str, str]:
     group = source.rng.choice(source.texts["dialogues"][language])
     values: dict[str, Any] = {}
     question, answer = (
@@ -119,10 +124,11 @@ def _shop_talk(source: _Source, language: str) -> Turns:
     )
     opening, ending = (source.rng.choice(source.texts[part][language]) for part in ("openings", "endings"))
     question = opening + question + ending
-    return [(_capital(question) if source.rng.random() < 0.5 else question, _capital(answer))]
+    return _capital(question) if source.rng.random() < 0.5 else question, _capital(answer)
 
 
-def _sum(rng: random.Random, language: str) -> tuple[str, str]:
+def _sum(source: _Source, language: str) -> tuple[str, str]:
+    rng = source.rng
     a, b = rng.randint(0, 20), rng.randint(0, 20)
     if rng.random() < 0.5:
         a, b = max(a, b), min(a, b)
@@ -142,4 +148,9 @@ def _pick(
 
 
 _TEXTS: dict[Callable[[_Source, str], str], int] = {_prose: 4, _service: 6, _transcript: 7}
-_TALKS: dict[Callable[[_Source, str], Turns], int] = {_small_talk: 4, _shop_talk: 6}
+_TURNS: dict[Callable[[_Source, str], tuple[str, str]], int] = {
+    _question: 5,
+    _reply: 2,
+    _sum: 1,
+    _request: 10,
+}

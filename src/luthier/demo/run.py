@@ -33,8 +33,8 @@ TALK = (
     "I would like my money back for the lamp",
     "Thank you!",
 )
-_TRAINED = {"learning_rate": "2.0e-3", "epochs": "8.0"}
-_TRAINED_REAL = {"learning_rate": "2.0e-4", "epochs": "2.0"}
+_TRAINED = {"rank": "64", "learning_rate": "2.0e-3", "epochs": "5.0"}
+_TRAINED_REAL = {"rank": "16", "learning_rate": "2.0e-4", "epochs": "2.0"}
 _SMALL = ("max_samples=64", "num_train_epochs=1")
 
 
@@ -104,7 +104,8 @@ def _clear(out: Path) -> None:
     """Remove an earlier demo, which begins with its tune.yaml; refuse to touch anything else."""
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: is a file; choose another --out")
-    present = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    out.mkdir(parents=True, exist_ok=True)
+    present = sorted(path.name for path in out.iterdir())
     if not present:
         return
     marker = out / "tune.yaml"

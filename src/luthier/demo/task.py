@@ -22,7 +22,7 @@ TRAIN_ROWS, EVAL_ROWS = 64, 10  # per intent and language
 _TRIES = 10_000
 _COLUMNS = ("prompt", "query", "response", "history")
 
-CONVERSATIONS = 120  # per language
+CONVERSATIONS = 160  # per language
 
 AlpacaRow = dict[str, Any]
 
