@@ -18,7 +18,7 @@ SYSTEMLESS = (
 TRAIN = ["train", "model_name_or_path=base", "output_dir=saves/run", *QUICK]
 
 
-def refused(luthier: Luthier, desk: Path, words: list[str], *said: str) -> str:
+def check_refused(luthier: Luthier, desk: Path, words: list[str], *said: str) -> str:
     """The command fails, says all of `said` on stderr and nothing on stdout, and leaves no trace."""
     before = tree(desk)
     code, out, err = luthier(*words)
@@ -49,15 +49,17 @@ def refused(luthier: Luthier, desk: Path, words: list[str], *said: str) -> str:
 )
 def test_files_that_are_no_data(luthier: Luthier, desk: Path, name: str, text: str, said: list[str]) -> None:
     (desk / name).write_text(text)
-    refused(luthier, desk, [*TRAIN, f"dataset={name}"], *said)
+    check_refused(luthier, desk, [*TRAIN, f"dataset={name}"], *said)
 
 
 def test_a_file_that_is_not_there(luthier: Luthier, desk: Path) -> None:
     said = "dataset: the data file nope.json does not exist -> an existing file, or a name in"
-    refused(luthier, desk, [*TRAIN, "dataset=nope.json"], said)
+    check_refused(luthier, desk, [*TRAIN, "dataset=nope.json"], said)
     write(desk / "data" / "dataset_info.json", {"intent": {"file_name": "gone.json"}})
-    refused(luthier, desk, [*TRAIN, "dataset=intents"], "intents is not in", "-> did you mean intent?")
-    refused(luthier, desk, [*TRAIN, "dataset=intent"], "data/gone.json does not exist -> the right file_name")
+    check_refused(luthier, desk, [*TRAIN, "dataset=intents"], "intents is not in", "-> did you mean intent?")
+    check_refused(
+        luthier, desk, [*TRAIN, "dataset=intent"], "data/gone.json does not exist -> the right file_name"
+    )
 
 
 @pytest.mark.parametrize("end", [-40, -2, -1])
@@ -66,7 +68,7 @@ def test_a_truncated_file_never_passes_for_a_whole_one(luthier: Luthier, desk: P
     text = json.dumps(tasks.rows(200), ensure_ascii=False)
     (desk / "cut.json").write_text(text[:end], encoding="utf-8")
     said = ("cut.json:", "the file is truncated at line 1", "on_bad_rows=skip")
-    refused(luthier, desk, [*TRAIN, "dataset=cut.json"], *said)
+    check_refused(luthier, desk, [*TRAIN, "dataset=cut.json"], *said)
 
 
 def test_wrong_roles(luthier: Luthier, desk: Path) -> None:
@@ -76,7 +78,7 @@ def test_wrong_roles(luthier: Luthier, desk: Path) -> None:
         [{"from": "human", "value": "a"}],
     ]
     write(desk / "talks.json", [{"conversations": talk} for talk in talks])
-    refused(
+    check_refused(
         luthier, desk, [*TRAIN, "dataset=talks.json"],
         "3 of 3 rows are bad (100.0%; bad_rows_limit is 1%):",
         'talks.json:1: conversations[0].from: unknown role "humann"; accepted: system, human, gpt',
@@ -94,7 +96,7 @@ def test_more_than_one_per_cent_of_bad_rows_stops_before_the_model_is_loaded(
     (desk / "shell").mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):  # no weights: loading would fail
         (desk / "shell" / name).write_bytes((desk / "base" / name).read_bytes())
-    refused(
+    check_refused(
         luthier, desk, [*TRAIN, "dataset=some.json", "model_name_or_path=shell"],
         "2 of 10 rows are bad (20.0%; bad_rows_limit is 1%)",
         "some.json:9: output: missing; the row has instruction",
@@ -153,7 +155,7 @@ def test_data_of_another_stage(
     luthier: Luthier, desk: Path, rows: list[object], what: str, instead: str
 ) -> None:
     write(desk / "d.json", rows)
-    refused(luthier, desk, [*TRAIN, "dataset=d.json"], f"d.json: holds {what}", "-> ", instead)
+    check_refused(luthier, desk, [*TRAIN, "dataset=d.json"], f"d.json: holds {what}", "-> ", instead)
 
 
 # --- models, adapters, templates
@@ -161,11 +163,11 @@ def test_data_of_another_stage(
 
 def test_templates_that_are_unknown_or_cannot_express_the_data(luthier: Luthier, desk: Path) -> None:
     said = "the template qwen33 is unknown -> did you mean qwen3?"
-    refused(luthier, desk, [*TRAIN, "dataset=rows.json", "template=qwen33"], said)
+    check_refused(luthier, desk, [*TRAIN, "dataset=rows.json", "template=qwen33"], said)
     (desk / "plain.jinja").write_text(SYSTEMLESS)
     roles = {"system": "s", "user": "a", "assistant": "b"}
     write(desk / "sys.json", [{"messages": [{"role": r, "content": c} for r, c in roles.items()]}])
-    refused(
+    check_refused(
         luthier, desk, [*TRAIN, "dataset=sys.json", "template=plain.jinja"],
         "sys.json:1: template plain.jinja cannot express a system message", "System role not supported",
         "-> choose a template with a place for it, or put that text into the user's message",
@@ -181,13 +183,13 @@ def test_a_directory_that_is_no_model(luthier: Luthier, desk: Path) -> None:
         ["export", "export_dir=saves"],
     ):
         said = "folder has no config.json, so it is no model -> the directory that holds config.json"
-        refused(luthier, desk, [*verb, "model_name_or_path=folder"], "model_name_or_path: ", said)
+        check_refused(luthier, desk, [*verb, "model_name_or_path=folder"], "model_name_or_path: ", said)
     said = "the model ./nowhere does not exist -> a directory with config.json, or a hub name OWNER/NAME"
-    refused(luthier, desk, [*TRAIN, "dataset=rows.json", "model_name_or_path=./nowhere"], said)
+    check_refused(luthier, desk, [*TRAIN, "dataset=rows.json", "model_name_or_path=./nowhere"], said)
     said = (
         "owner/nothing: neither a directory here nor in the cache, and HF_HUB_OFFLINE keeps us from the hub"
     )
-    refused(luthier, desk, [*TRAIN, "dataset=rows.json", "model_name_or_path=owner/nothing"], said)
+    check_refused(luthier, desk, [*TRAIN, "dataset=rows.json", "model_name_or_path=owner/nothing"], said)
 
 
 def test_an_adapter_for_another_base(luthier: Luthier, desk: Path, shop: Path) -> None:
@@ -200,4 +202,4 @@ def test_an_adapter_for_another_base(luthier: Luthier, desk: Path, shop: Path) -
         ["train", "dataset=rows.json", "output_dir=saves/run", "max_steps=1"],
     ]
     for verb in verbs:
-        refused(luthier, desk, [*verb, *words], said, "Give the base that it was trained on")
+        check_refused(luthier, desk, [*verb, *words], said, "Give the base that it was trained on")

@@ -107,7 +107,7 @@ def test_a_tokenizer_without_pad_token_pads_with_its_end(base, tmp_path):
     assert load.tokenizer(Config(model_name_or_path=str(tmp_path / "m"))).pad_token == "<|im_end|>"
 
 
-def refused(config, *words):
+def check_refused(config, *words):
     with pytest.raises(ModelError) as caught:
         load.tokenizer(config)
         load.model(config, torch.float32, training=False)
@@ -117,33 +117,33 @@ def refused(config, *words):
 
 def test_a_directory_without_config_is_no_model(base, tmp_path):
     shutil.copytree(base, tmp_path / "m", ignore=shutil.ignore_patterns("config.json"))
-    refused(Config(model_name_or_path=str(tmp_path / "m")), "no config.json", "model.safetensors")
+    check_refused(Config(model_name_or_path=str(tmp_path / "m")), "no config.json", "model.safetensors")
 
 
 def test_a_directory_without_tokenizer(base, tmp_path):
     shutil.copytree(base, tmp_path / "m", ignore=shutil.ignore_patterns("token*", "chat*"))
-    refused(Config(model_name_or_path=str(tmp_path / "m")), "no tokenizer", "tokenizer.json")
+    check_refused(Config(model_name_or_path=str(tmp_path / "m")), "no tokenizer", "tokenizer.json")
 
 
 def test_a_path_to_nothing_is_never_asked_of_the_hub(tmp_path):
-    refused(Config(model_name_or_path=str(tmp_path / "none")), "no such directory")
-    refused(Config(model_name_or_path="./models/none"), "no such directory")
+    check_refused(Config(model_name_or_path=str(tmp_path / "none")), "no such directory")
+    check_refused(Config(model_name_or_path="./models/none"), "no such directory")
 
 
 def test_a_gguf_file(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    refused(Config(model_name_or_path=str(tmp_path / "m.gguf")), "GGUF", "config.json")
+    check_refused(Config(model_name_or_path=str(tmp_path / "m.gguf")), "GGUF", "config.json")
 
 
 def test_an_adapter_given_as_model(base, tmp_path):
     tiny.make_tokenizer(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
-    refused(Config(model_name_or_path=str(tmp_path)), "holds an adapter", "adapter_name_or_path")
+    check_refused(Config(model_name_or_path=str(tmp_path)), "holds an adapter", "adapter_name_or_path")
 
 
 def test_a_hub_name_while_offline(tmp_path):
     config = Config(model_name_or_path="luthier-tests/none", cache_dir=str(tmp_path))
-    refused(config, "luthier-tests/none", "HF_HUB_OFFLINE", "local directory")
+    check_refused(config, "luthier-tests/none", "HF_HUB_OFFLINE", "local directory")
 
 
 def test_an_unreachable_hub_names_the_ways_around(monkeypatch):
@@ -165,9 +165,9 @@ def test_modelscope_is_a_package_of_its_own():
 def test_pickled_weights_are_not_read(base, tmp_path):
     shutil.copytree(base, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
     config = Config(model_name_or_path=str(tmp_path / "m"))
-    refused(config, "no weights", "train_from_scratch")
+    check_refused(config, "no weights", "train_from_scratch")
     (tmp_path / "m/pytorch_model.bin").write_bytes(b"\x80\x04.")
-    refused(config, "pytorch_model.bin", "pickle")
+    check_refused(config, "pytorch_model.bin", "pickle")
 
 
 def test_missing_weights_are_not_made_up(base, tmp_path):
@@ -175,18 +175,18 @@ def test_missing_weights_are_not_made_up(base, tmp_path):
     tensors = load_file(base / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, tmp_path / "m/model.safetensors", metadata={"format": "pt"})
-    refused(Config(model_name_or_path=str(tmp_path / "m")), "lack 1", "layers.1.mlp.up_proj")
+    check_refused(Config(model_name_or_path=str(tmp_path / "m")), "lack 1", "layers.1.mlp.up_proj")
 
 
 def test_damaged_weights(base, tmp_path):
     shutil.copytree(base, tmp_path / "m")
     whole = (base / "model.safetensors").read_bytes()
     (tmp_path / "m/model.safetensors").write_bytes(whole[: len(whole) // 2])
-    refused(Config(model_name_or_path=str(tmp_path / "m")), "cannot be loaded")
+    check_refused(Config(model_name_or_path=str(tmp_path / "m")), "cannot be loaded")
 
 
 def test_an_unknown_architecture(base, tmp_path):
     shutil.copytree(base, tmp_path / "m")
     settings = json.loads((base / "config.json").read_text())
     (tmp_path / "m/config.json").write_text(json.dumps(settings | {"model_type": "lute9"}))
-    refused(Config(model_name_or_path=str(tmp_path / "m")), "lute9")
+    check_refused(Config(model_name_or_path=str(tmp_path / "m")), "lute9")

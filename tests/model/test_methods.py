@@ -240,7 +240,7 @@ def test_trained_weights_are_float32_on_a_half_precision_base(kind, base, tmp_pa
         assert {p.dtype for p in full.parameters()} == {torch.bfloat16}
 
 
-def refused(config, *words):
+def check_refused(config, *words):
     with pytest.raises(ModelError) as caught:
         start(config)
     for word in words:
@@ -249,18 +249,20 @@ def refused(config, *words):
 
 def test_names_that_the_model_does_not_have(base):
     config = Config(model_name_or_path=str(base))
-    refused(config.replace(lora_target=("q_prj", "wv")), 'no module "q_prj"', '"q_proj"', 'no module "wv"')
-    refused(config.replace(additional_target=("embed_token",)), 'did you mean "embed_tokens"')
+    check_refused(
+        config.replace(lora_target=("q_prj", "wv")), 'no module "q_prj"', '"q_proj"', 'no module "wv"'
+    )
+    check_refused(config.replace(additional_target=("embed_token",)), 'did you mean "embed_tokens"')
     frozen = config.replace(finetuning_type="freeze")
-    refused(frozen.replace(freeze_trainable_modules=("self_atn",)), 'did you mean "self_attn"', "mlp")
-    refused(frozen.replace(freeze_extra_modules=("lm_haed",)), 'did you mean "lm_head"')
-    refused(frozen.replace(freeze_trainable_layers=0), "nothing to train")
+    check_refused(frozen.replace(freeze_trainable_modules=("self_atn",)), 'did you mean "self_attn"', "mlp")
+    check_refused(frozen.replace(freeze_extra_modules=("lm_haed",)), 'did you mean "lm_head"')
+    check_refused(frozen.replace(freeze_trainable_layers=0), "nothing to train")
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
 def test_lora_on_a_shared_matrix_is_refused(tied, base, target):
     config = Config(model_name_or_path=str(tied), lora_target=("q_proj", target))
-    refused(config, target, "shares its matrix", f"additional_target: {target}")
+    check_refused(config, target, "shares its matrix", f"additional_target: {target}")
     model = start(config.replace(model_name_or_path=str(base)))
     assert any(target in n and p.requires_grad for n, p in model.named_parameters())
 
@@ -269,7 +271,7 @@ def test_an_adapter_for_full_tuning_and_an_unknown_method(base, tmp_path):
     config = Config(
         model_name_or_path=str(base), adapter_name_or_path=(str(tmp_path),), finetuning_type="full"
     )
-    refused(config, "full has no adapters", "luthier export")
+    check_refused(config, "full has no adapters", "luthier export")
     with pytest.raises(ModelError, match='did you mean "freeze"'):
         methods.get("freze")
 
