@@ -1,4 +1,4 @@
-"""Pre-training text to blocks of `cutoff_len` tokens: every token of every document is in exactly one."""
+"""Pre-training text to blocks of `cutoff_len` tokens: every token of every document is in at most one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ from luthier.types import Rendered, Tokens
 
 
 def chop(documents: Iterable[Rendered], size: int, packing: bool, ledger: Ledger) -> Iterator[Rendered]:
+    """Blocks of at most `size` tokens (see `_blocks`), less those in which there is nothing to predict.
+
+    A single token has nothing before it; where one is left over it is counted as cut.
+    """
+    for block in _blocks(documents, size, packing, ledger):
+        tokens = block.branches[0]
+        if len(tokens) > 1:
+            yield block
+        else:
+            ledger.cut += len(tokens)
+            ledger.cut_rows += 1
+
+
+def _blocks(documents: Iterable[Rendered], size: int, packing: bool, ledger: Ledger) -> Iterator[Rendered]:
     """Cut documents into blocks of at most `size` tokens.
 
     With packing, documents follow one another in one stream that is cut every `size` tokens (the last

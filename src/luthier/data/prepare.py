@@ -226,6 +226,11 @@ def rendered(
             if isinstance(parts, BadRow):
                 bad.append(parts)
                 continue
+            if not any(part.trunk.mask.any() or any(b.mask.any() for b in part.branches) for part in parts):
+                bad.append(
+                    BadRow(parts[0].source, "", "nothing in it is learnt: the weight of every turn is 0")
+                )
+                continue
             ledger.rows_in += 1
             ledger.kept += 1
             ledger.split_rows += len(parts) > 1
