@@ -67,6 +67,9 @@ def prepare(config: Config, renderer: Renderer, say: Callable[[str], None]) -> P
     Raises DataError when a file cannot be read, when more than `bad_rows_limit` of the rows of a data
     set are bad and `on_bad_rows` is "stop", or when nothing is left to train on.
     """
+    if config.preprocessing_num_workers:
+        # Read by the tokenizers library when it first makes its threads.
+        os.environ.setdefault("RAYON_NUM_THREADS", str(config.preprocessing_num_workers))
     done: dict[str, Tokenised] = {}
 
     def tokenised(names: Sequence[str]) -> list[Tokenised]:

@@ -69,7 +69,7 @@ class Data:
         False, "Tokenise again even when the tokens are already on disk.", cosmetic=True
     )
     preprocessing_num_workers: int | None = key(
-        None, "Processes that tokenise; null = one per core.", limits=(1, None), cosmetic=True
+        None, "Threads that tokenise; null = one per core.", limits=(1, None), cosmetic=True
     )
     on_bad_rows: str = key(
         "stop",
