@@ -80,11 +80,13 @@ def table(results: dict[str, float]) -> str:
     """Results as lines that can be read: shares in per cent, LLaMA-Factory's scores as they are."""
     names = {name: name.removeprefix("predict_") for name in results}
     width = max(map(len, names.values()))
-    shares = {"exact_match", "accuracy", "macro_f1", "outside_labels"}
-    return "\n".join(
-        f"{short:<{width}}  {f'{results[name] * 100:.2f} %' if short in shares else f'{results[name]:.4f}'}"
-        for name, short in names.items()
-    )
+    return "\n".join(f"{short:<{width}}  {_shown(short, results[name])}" for name, short in names.items())
+
+
+def _shown(name: str, value: float) -> str:
+    if name in ("exact_match", "accuracy", "macro_f1", "outside_labels"):
+        return f"{value * 100:.2f} %"
+    return f"{value:.0f}" if name == "rows" else f"{value:.4f}"
 
 
 # --- answers
