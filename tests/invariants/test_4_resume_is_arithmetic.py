@@ -76,8 +76,8 @@ def test_resumed_equals_uninterrupted(name, tmp_path):
 
 
 def test_a_killed_process_resumes(tmp_path):
-    """SIGKILL, at the moment when the third checkpoint is announced."""
-    settings = tasks.make(tmp_path, lora_dropout=0.1)
+    """SIGKILL, at the moment when the third of sixteen checkpoints is announced."""
+    settings = tasks.make(tmp_path, lora_dropout=0.1, num_train_epochs=4.0)
     whole = tasks.train(settings)
     settings["output_dir"] = str(tmp_path / "killed")
     words = [f"{k}={json.dumps(v) if not isinstance(v, str) else v}" for k, v in settings.items()]
@@ -103,7 +103,7 @@ def test_a_killed_process_resumes(tmp_path):
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
 )
 def test_a_signal_saves_and_the_same_command_continues(tmp_path, number, code):
-    settings = tasks.make(tmp_path, save_steps=100, num_train_epochs=3.0)
+    settings = tasks.make(tmp_path, save_steps=1000, num_train_epochs=12.0)
     whole = tasks.train(settings)
     settings["output_dir"] = str(tmp_path / "stopped")
     words = [f"{k}={json.dumps(v) if not isinstance(v, str) else v}" for k, v in settings.items()]
