@@ -12,12 +12,8 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
-
 from luthier.demo import tokenizer
-
-SEED = 0
+from luthier.demo.start import untrained
 
 
 def main(data: Path, work: Path) -> None:
@@ -31,26 +27,7 @@ def main(data: Path, work: Path) -> None:
         (work / "data" / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     tokenizer.train(headlines, work / "start", vocabulary=8000)
-    tokens = AutoTokenizer.from_pretrained(work / "start")
-    torch.manual_seed(SEED)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=len(tokens),
-            hidden_size=192,
-            intermediate_size=512,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            head_dim=48,
-            max_position_embeddings=1024,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokens.eos_token_id,
-            pad_token_id=tokens.pad_token_id,
-        )
-    )
-    model.save_pretrained(work / "start")
-    print(f"{work / 'start'}: {model.num_parameters():,} parameters, {len(tokens)} tokens")
+    print(untrained(work / "start", layers=3, key_value_heads=4, length=1024))
 
 
 if __name__ == "__main__":

@@ -9,49 +9,8 @@ from pathlib import Path
 import pytest
 
 from luthier.config import Machine, load, resolve
+from tutorials import YAML
 
-# The configuration of the first tutorial: two alpaca data sets, LoRA on all layers.
-YAML = """\
-### model
-model_name_or_path: base
-
-### method
-stage: sft
-do_train: true
-finetuning_type: lora
-lora_target: all
-
-### data
-dataset: identity,intent
-template: qwen
-cutoff_len: 1024
-max_samples: 1000
-overwrite_cache: true
-preprocessing_num_workers: 16
-
-### output
-output_dir: saves/qwen3-4b/lora/sft
-logging_steps: 10
-save_steps: 500
-plot_loss: true
-overwrite_output_dir: true
-
-### train
-per_device_train_batch_size: 1
-gradient_accumulation_steps: 8
-learning_rate: 1.0e-4
-num_train_epochs: 2.0
-lr_scheduler_type: cosine
-warmup_ratio: 0.1
-bf16: true
-# ddp_timeout: 180000000
-
-### eval
-val_size: 0.1
-per_device_eval_batch_size: 1
-eval_strategy: steps
-eval_steps: 500
-"""
 # The command that the web page of the third tutorial shows.
 FLAGS = """
 --stage sft --do_train True --model_name_or_path base --preprocessing_num_workers 16
@@ -95,7 +54,7 @@ def test_the_yaml_of_the_first_tutorial() -> None:
     assert (config.per_device_train_batch_size, config.gradient_accumulation_steps) == (1, 8)
     assert (config.cutoff_len, config.max_samples, config.num_train_epochs) == (1024, 1000, 2.0)
     assert (config.eval_strategy, config.eval_steps, config.logging_steps) == ("steps", 500, 10)
-    assert config.where["bf16"] == "train.yaml:32"
+    assert config.where["bf16"] == "train.yaml:37"
 
 
 def test_it_runs_on_a_laptop_and_says_what_is_different() -> None:

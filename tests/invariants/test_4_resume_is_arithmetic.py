@@ -75,14 +75,18 @@ def test_resumed_equals_uninterrupted(name, tmp_path):
         assert [r["current_steps"] for r in lines] == sorted(r["current_steps"] for r in lines)
 
 
+def typed(settings: dict) -> tuple[list[str], dict[str, str]]:
+    """The configuration as a command line, and the environment for it."""
+    words = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in settings.items()]
+    return [sys.executable, "-m", "luthier", "train", *words], {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def test_a_killed_process_resumes(tmp_path):
     """SIGKILL, at the moment when the third of sixteen checkpoints is announced."""
     settings = tasks.make(tmp_path, lora_dropout=0.1, num_train_epochs=4.0)
     whole = tasks.train(settings)
     settings["output_dir"] = str(tmp_path / "killed")
-    words = [f"{k}={json.dumps(v) if not isinstance(v, str) else v}" for k, v in settings.items()]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "luthier", "train", *words]
+    command, env = typed(settings)
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     seen = 0
     for line in process.stderr:
@@ -106,9 +110,7 @@ def test_a_signal_saves_and_the_same_command_continues(tmp_path, number, code):
     settings = tasks.make(tmp_path, save_steps=1000, num_train_epochs=12.0)
     whole = tasks.train(settings)
     settings["output_dir"] = str(tmp_path / "stopped")
-    words = [f"{k}={json.dumps(v) if not isinstance(v, str) else v}" for k, v in settings.items()]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "luthier", "train", *words]
+    command, env = typed(settings)
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if line.startswith("training from step 0"):

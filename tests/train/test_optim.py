@@ -7,7 +7,7 @@ import torch
 from transformers import get_scheduler
 
 import tiny
-from luthier.config import load
+from luthier.config import KEYS, load
 from luthier.model import methods
 from luthier.train import optim
 
@@ -47,7 +47,11 @@ def test_loraplus_gives_b_its_own_rate(tmp_path):
     assert {r for n, r in rates.items() if "lora_B" in n} == {0.1 * 16.0}
 
 
-@pytest.mark.parametrize("name", sorted(set(optim.OPTIMIZERS)))
+def test_the_table_has_what_the_configuration_offers():
+    assert set(optim.OPTIMIZERS) == set(KEYS["optim"].choices)
+
+
+@pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
 def test_every_optimizer_makes_a_step(tmp_path, name):
     if "bnb" in name or "8bit" in name or "paged" in name:
         pytest.importorskip("bitsandbytes")

@@ -193,7 +193,7 @@ class Store:
 
     def __getitem__(self, i: int) -> Rendered:
         first, end = int(self._first[i]), int(self._first[i + 1])
-        verdict = int(self._load_small("verdicts")[i])
+        verdict = int(self._small["verdicts"][i])
         return Rendered(
             trunk=self._tokens(first),
             branches=tuple(self._tokens(p) for p in range(first + 1, end)),
@@ -205,12 +205,9 @@ class Store:
     def _small(self) -> dict[str, npt.NDArray[Any]]:
         return {name: self._load(name) for name in ("verdicts", "file", "row")}
 
-    def _load_small(self, name: str) -> npt.NDArray[Any]:
-        return self._small[name]
-
     def source(self, i: int) -> str:
         """Where example i comes from: "file:row"."""
-        name, row = self.index["files"][self._load_small("file")[i]], int(self._load_small("row")[i])
+        name, row = self.index["files"][self._small["file"][i]], int(self._small["row"][i])
         return f"{name}:{row}" if row else str(name)
 
 

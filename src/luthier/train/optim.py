@@ -60,7 +60,6 @@ OPTIMIZERS: dict[str, Callable[[Groups, Config], torch.optim.Optimizer]] = {
     "sgd": lambda groups, config: torch.optim.SGD(groups, lr=config.learning_rate),
     "adagrad": lambda groups, config: torch.optim.Adagrad(groups, lr=config.learning_rate),
     "rmsprop": lambda groups, config: torch.optim.RMSprop(groups, lr=config.learning_rate),
-    "adamw_8bit": _bitsandbytes("adamw", 8),
     "adamw_bnb_8bit": _bitsandbytes("adamw", 8),
     "paged_adamw_8bit": _bitsandbytes("adamw", 8, paged=True),
     "paged_adamw_32bit": _bitsandbytes("adamw", 32, paged=True),
