@@ -11,7 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lock clean
+.PHONY: help install demo test faults check lock clean
 
 help: ## show this
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ demo: install ## check data, score the base, tune, score again, merge, chat; res
 
 test: install ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+faults: install ## kill, fill, flip and poison trainings at length; figures in tests/faults/results.json
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/faults/run.py
 
 check: install ## lint, format, types, and which room may import which
 	$(BIN)/ruff check .

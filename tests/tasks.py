@@ -62,3 +62,8 @@ def train(settings: dict[str, Any]) -> Path:
     from luthier.train.run import train as start
 
     return start(load(settings, "train", {})).path
+
+
+def words(settings: dict[str, Any]) -> list[str]:
+    """The configuration as the words of a command line."""
+    return [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in settings.items()]

@@ -1,0 +1,89 @@
+"""`make faults`: every experiment in its long form, one line each, and tests/faults/results.json.
+
+python tests/faults/run.py [--short] [--seed N] [NAME ...]     NAME: a row of table.py, or a part of one
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from faults.bench import Bench, Trial, Unavailable
+from faults.table import EXPERIMENTS
+
+RESULTS = Path(__file__).parent / "results.json"
+Experiment = Callable[[Bench, int], Iterator[Trial]]
+
+
+def find(name: str) -> Experiment:
+    module, _, function = EXPERIMENTS[name][0].partition(":")
+    found: Experiment = getattr(importlib.import_module(module), function)
+    return found
+
+
+def measure(name: str, bench: Bench, count: int) -> dict[str, Any]:
+    """Run an experiment; what came of it, as results.json keeps it."""
+    began = time.perf_counter()
+    try:
+        trials = list(find(name)(bench, count))
+    except Unavailable as error:
+        return {"passed": 0, "total": 0, "skipped": str(error)}
+    counts: Counter[str] = Counter()
+    for trial in trials:
+        counts.update(trial.counts)
+    return {
+        "passed": sum(not trial.problem for trial in trials),
+        "total": len(trials),
+        "counts": dict(sorted(counts.items())),
+        "seconds": round(time.perf_counter() - began, 1),
+        "seed": bench.seed,
+        "failed": [f"{trial.what}: {trial.problem}" for trial in trials if trial.problem],
+    }
+
+
+def line(name: str, result: dict[str, Any]) -> str:
+    if "skipped" in result:
+        return f"{name} skipped: {result['skipped']}"
+    counts = ", ".join(f"{value} {key}" for key, value in result["counts"].items())
+    return f"{name} {result['passed']}/{result['total']}" + (f" ({counts})" if counts else "")
+
+
+def fell_short(result: dict[str, Any], count: int) -> bool:
+    return "skipped" not in result and (result["passed"] < result["total"] or result["total"] < count)
+
+
+def main(words: list[str]) -> int:
+    """0 when every trial of every experiment passed and none had fewer trials than it was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args(words)
+    names = [n for n in EXPERIMENTS if not asked.names or any(part in n for part in asked.names)]
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() and asked.names else {}
+    code = 0
+    for name in names:
+        _, short, long = EXPERIMENTS[name]
+        count = short if asked.short else long
+        with tempfile.TemporaryDirectory(prefix="faults-") as place, Bench(Path(place), asked.seed) as bench:
+            results[name] = measure(name, bench, count)
+        print(line(name, results[name]), flush=True)
+        for problem in results[name].get("failed", ()):
+            print(f"  {problem}", flush=True)
+        code = code or int(fell_short(results[name], count))
+        if not asked.short:
+            text = json.dumps(results, ensure_ascii=False, indent=2) + "\n"
+            RESULTS.write_text(text, encoding="utf-8")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
