@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from desk import QUICK, Luthier, tree, write
-from luthier.runs.run import Run, verify
+from luthier.runs import Run
+from luthier.runs.seal import verify
 
 TRAIN = ["train", "model_name_or_path=base", "dataset=rows.json", *QUICK]
 

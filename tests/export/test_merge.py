@@ -93,8 +93,9 @@ def test_a_run_knows_its_base_template_and_data(base, tmp_path, capsys):
     with Run.create(tmp_path / "run") as run:
         tokenizer = loading.tokenizer(config)
         run.write_text("template.jinja", Renderer.of(config, tokenizer).template.text)
-        run.write_config("", config.as_dict())
-        trained(config, run.path)
+        run.describe("", config.as_dict(), {})
+        with run.result() as folder:
+            trained(config, folder)
         run.write_marker(base=str(base), adapter=True, template="chatml", system="Be kind.")
     assert merge.main([str(tmp_path / "run"), f"export_dir={tmp_path / 'out'}", "--format", "json"]) == 0
     report = json.loads(capsys.readouterr().out)

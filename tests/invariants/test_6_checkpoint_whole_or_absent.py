@@ -10,14 +10,14 @@ import pytest
 
 from luthier.errors import RunError
 from luthier.runs import Run, atomic
-from luthier.runs.run import verify
+from luthier.runs.seal import verify
 
 # Kill the writer before its k-th call to the operating system that touches a file, for every k, and look.
 CRASHES = """
 import json, os, sys
 from pathlib import Path
 from luthier.runs import Run, atomic
-from luthier.runs.run import verify
+from luthier.runs.seal import verify
 
 def content(folder):
     if not folder.exists():

@@ -27,12 +27,11 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data.json").write_text("hello")
     config = {"seed": 7, "stage": "sft", "model_name_or_path": str(base)}
     with Run.create(tmp_path / "run") as run:
-        run.write_config("seed: 7\nstage: sft\n", config)
         run.write_text("template.jinja", "hello")
         built = manifest.build(
             config, data_files=["data.json"], template_text="hello", tokenizer_dir=base, base_dir=base
         )
-        run.write_json("manifest.json", built)
+        run.describe("seed: 7\nstage: sft\n", config, built)
     return tmp_path
 
 

@@ -14,14 +14,14 @@ def saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     with Run.create("saves/a") as run:
         run.write_marker(stage="sft", base="base")
-        run.write_config("learning_rate: 1e-4\n", {"learning_rate": 1e-4, "seed": 1})
+        run.describe("learning_rate: 1e-4\n", {"learning_rate": 1e-4, "seed": 1}, {})
         run.append_log({"current_steps": 5, "total_steps": 5, "loss": 0.25, "percentage": 100.0})
         run.append_log({"current_steps": 5, "total_steps": 5, "eval_loss": 0.5})
         run.write_json("all_results.json", {"train_loss": 0.25})
         with run.checkpoint(5) as folder:
             (folder / "weights").write_text("w")
     with pytest.raises(ValueError, match="boom"), Run.create("saves/deep/b") as run:
-        run.write_config("learning_rate: 2e-4\n", {"learning_rate": 2e-4, "seed": 1})
+        run.describe("learning_rate: 2e-4\n", {"learning_rate": 2e-4, "seed": 1}, {})
         run.append_log({"current_steps": 4, "total_steps": 10, "loss": 1.5})
         run.write_json("all_results.json", {"train_loss": 1.5})
         raise ValueError("boom")

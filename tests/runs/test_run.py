@@ -8,7 +8,7 @@ import pytest
 
 from luthier.errors import RunError
 from luthier.runs import Run, lock
-from luthier.runs.run import verify
+from luthier.runs.seal import verify
 
 
 def tree(path: Path) -> dict[str, bytes]:
@@ -64,7 +64,7 @@ def test_how_it_ended_is_recorded(tmp_path: Path) -> None:
 
 def test_a_failure_before_anything_was_made_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no data"), Run.create(tmp_path / "saves" / "run") as run:
-        run.write_config("a: 1\n", {"a": 1})
+        run.describe("a: 1\n", {"a": 1}, {})
         run.write_json("ledger.json", [])
         run.write_text("rejected.jsonl", "")
         raise ValueError("no data")

@@ -2,8 +2,9 @@
 
 Everything is written beside its place as `.NAME.tmp-PID-…`, synced to the disk, renamed into place, and
 then the directory that holds the name is synced too (a rename that is not synced can be lost in a power cut).
-A rename cannot replace a directory that has files, so an older one is first moved to `.NAME.old-PID-…`;
-`recover` undoes or finishes what a killed process left at any point of that.
+A rename cannot replace a directory that has files, so an older one is first moved to `.NAME.old-PID-…`; what
+is to go is moved to `.NAME.gone-PID-…` before it is deleted, so that it is never there in part. `recover`
+undoes or finishes what a killed process left at any point of that.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from luthier.errors import RunError
+from luthier.runs import lock
 
-_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<pid>\d+)-[0-9a-f]{8}")
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old|gone)-(?P<pid>\d+)-[0-9a-f]{8}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -34,6 +34,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     with explained(target):
         try:
             with open(temporary, "xb") as file:
+                lock.mark(file.fileno())
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -91,14 +92,40 @@ def directory(path: str | Path) -> Iterator[Path]:
         temporary = _beside(target, "tmp")
         temporary.mkdir()
     try:
-        with explained(target, only_full=True):
-            yield temporary
-        with explained(target):
-            _sync_tree(temporary)
-            _swap(temporary, target)
+        with _marked(temporary):
+            with explained(target, only_full=True):
+                yield temporary
+            with explained(target):
+                _sync_tree(temporary)
+                _swap(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for as long as the body runs; `recover` clears it when the process is killed."""
+    folder = _beside(path, "tmp")
+    folder.mkdir()
+    try:
+        with _marked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _marked(folder: Path) -> Iterator[None]:
+    if os.name == "nt":  # a folder cannot be opened there
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock.mark(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def settle(file: Path, target: Path) -> None:
@@ -112,8 +139,8 @@ def recover(parent: str | Path, *, only: str | None = None, owned: bool = False)
     """Clear what killed writers left in `parent`, or only what belongs to the name `only`.
 
     An interrupted replacement is undone when the new directory had not arrived. `owned` says that the caller
-    holds the lock on `parent`, so that nothing there can be in use; otherwise leftovers of processes that
-    still live on this machine are kept. Returns the names that were cleared.
+    holds the lock on `parent`, so that nothing there can be in use; otherwise what a living process, here or
+    in another container, is writing is kept. Returns the names that were cleared.
     """
     parent = Path(parent)
     cleared = []
@@ -121,7 +148,7 @@ def recover(parent: str | Path, *, only: str | None = None, owned: bool = False)
         match = _LEFTOVER.fullmatch(entry.name)
         if match is None or only not in (None, match["name"]):
             continue
-        if not owned and psutil.pid_exists(int(match["pid"])):
+        if not owned and lock.marked(entry, int(match["pid"])):
             continue
         target = parent / match["name"]
         if match["kind"] == "old" and not target.exists():
@@ -130,6 +157,18 @@ def recover(parent: str | Path, *, only: str | None = None, owned: bool = False)
             remove(entry)
         cleared.append(entry.name)
     return cleared
+
+
+def discard(path: Path) -> None:
+    """Delete a file, or a directory of which at no instant only a part is to be seen; on the disk, too."""
+    if path.is_symlink() or not path.is_dir():
+        remove(path)
+        _sync(path.parent)
+        return
+    gone = _beside(path, "gone")
+    os.rename(path, gone)
+    _sync(path.parent)
+    remove(gone)
 
 
 def remove(path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from luthier.errors import UsageError
 from luthier.runs import compare, hashing, listing, manifest
-from luthier.runs.run import CONFIG, MANIFEST, RESOLVED, Run, verify
+from luthier.runs.run import CONFIG, RESOLVED, Run
+from luthier.runs.seal import MANIFEST, verify
 
 _USAGE = """\
 luthier runs [DIR]                      runs below DIR (saves): status, step, loss, date

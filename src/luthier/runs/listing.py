@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luthier.errors import RunError
-from luthier.runs.run import MARKER, Run
+from luthier.runs.run import Run
+from luthier.runs.seal import MARKER
 
 
 @dataclass(frozen=True, slots=True)

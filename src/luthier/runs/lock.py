@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import psutil
+
 from luthier.errors import RunError
 
 NAME = ".luthier.lock"
@@ -88,6 +90,45 @@ def holder(directory: str | Path) -> Holder | None:
         return _read(path)
     os.close(descriptor)
     return None
+
+
+def mark(descriptor: int) -> None:
+    """Show other processes that the open file or folder is being written, until it is closed.
+
+    Best effort: where the file system cannot lock, `marked` asks for the process instead.
+    """
+    if sys.platform != "win32":
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def marked(path: Path, pid: int) -> bool:
+    """Whether what a process `pid` began to write at `path` is still being written, perhaps elsewhere.
+
+    The mark counts, wherever its process runs (another container has other process numbers); a process of
+    this number on this machine counts too, for one that has made the file and not marked it yet.
+    """
+    if pid != os.getpid() and psutil.pid_exists(pid):
+        return True
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _lock(path: Path, create: bool = True) -> int | None:

@@ -1,44 +1,31 @@
 """A run: one directory that every verb writes into and every surface reads.
 
 luthier.json (the marker) · config.yaml · config.resolved.json · manifest.json · template.jinja ·
-ledger.json · rejected.jsonl · trainer_log.jsonl · checkpoint-N/ (whole when it has a manifest.json) ·
-the final model
+ledger.json · rejected.jsonl · trainer_log.jsonl · checkpoint-N/ (whole when it has a manifest.json, and then
+with a copy of what the run is made of in run.json) · the final model (whole when it has a checksums.json)
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from luthier import __version__
 from luthier.errors import RunError
-from luthier.runs import atomic, hashing, lock
+from luthier.runs import atomic, lock, log, refuse, seal
+from luthier.runs.seal import CHECKSUMS, MANIFEST, MARKER, verify
 
-MARKER = "luthier.json"
 CONFIG = "config.yaml"
 RESOLVED = "config.resolved.json"
-MANIFEST = "manifest.json"
-LOG = "trainer_log.jsonl"
+TEMPLATE = "template.jinja"
+MADE_OF = "run.json"
+"""In a checkpoint: the configuration, as written and as resolved, and the manifest, sealed with it."""
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-# What a run of luthier's, or of LLaMA-Factory, leaves at the top: `overwrite` deletes these and nothing else.
-_RESULTS = (
-    LOG, "trainer_state.json", "*_results.json", "generated_predictions.jsonl", "training_*.png",
-    "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "checkpoint-*",
-)  # fmt: skip
-_OURS = (MARKER, CONFIG, RESOLVED, MANIFEST, "template.jinja", "ledger.json", "rejected.jsonl")
-_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
-# Hidden files and the redirected output of a job do not make a directory occupied.
-_UNSEEN = re.compile(r"\..*|.*\.(log|out|err)")
 # A failed run that holds nothing else holds nothing that anybody could want.
-_BARE = {*_OURS, lock.NAME}
+_BARE = {*refuse.OURS, lock.NAME}
 
 
 class Run:
@@ -59,6 +46,7 @@ class Run:
         # the first line is logged; until then: its marker, and the step after which its log is forgotten.
         self._before: dict[str, Any] | None = None
         self._trim: int | None = None
+        self._made_of: dict[str, Any] | None = None
 
     # --- opening ---------------------------------------------------------------------------------------
 
@@ -79,14 +67,15 @@ class Run:
         (base model, adapters, data). Anything else is a RunError before a single file is touched.
         """
         run = cls(Path(path))
+        seal.refuse_newer(run.path, run._marker_if_any() or {})
         if overwrite:
-            _refuse_inputs(run.path, [*inputs, *([] if isinstance(resume, bool) else [resume])])
-        _refuse_others(run.path, overwrite)
+            refuse.inputs(run.path, [*inputs, *([] if isinstance(resume, bool) else [resume])])
+        refuse.others(run.path, overwrite, run.checkpoints())
         with run._entered():
             if overwrite:
                 run._wipe()
             run.resume_from = run._resume_point(resume)
-            run._before = run.marker if run.resume_from and cls.is_run(run.path) else None
+            run._before = run._marker_if_any() if run.resume_from else None
             run.write_marker(verb="train", status="running", error=None)
         run._records = True
         return run
@@ -98,15 +87,18 @@ class Run:
         The marker, and with it the status of a training run, stays as it is.
         """
         run = cls(Path(path))
+        seal.refuse_newer(run.path, run._marker_if_any() or {})
         with run._entered():
             return run
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """Read a run that exists. Raises RunError when there is none at `path`."""
+        """Read a run that exists. Raises RunError when there is none at `path`, or a newer luthier's."""
         path = Path(path)
         if cls.is_run(path):
-            return cls(path)
+            run = cls(path)
+            seal.refuse_newer(path, run._marker_if_any() or {})
+            return run
         if not path.exists():
             raise RunError(f"{path}: no such directory; `luthier runs` lists the runs that there are")
         hint = f"use {path.parent}" if cls.is_run(path.parent) else "give one that luthier has written"
@@ -129,7 +121,7 @@ class Run:
         if kind is None:
             self.close("complete")
         elif self._before is not None and self._trim is not None:
-            self.write_json(MARKER, self._before)
+            seal.write(self.path / MARKER, self._before)
             self._records = False
             self.close()
         elif self._made and {entry.name for entry in self.path.iterdir()} <= _BARE:
@@ -162,25 +154,56 @@ class Run:
     def read_json(self, name: str) -> Any:
         return atomic.read_json(self.path / name)
 
-    def write_config(self, text_as_written: str, resolved: Mapping[str, Any]) -> None:
-        """Keep the configuration twice: as the user wrote it and with every value that was used."""
-        self.write_text(CONFIG, text_as_written)
+    def describe(self, written: str, resolved: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        """Keep what the run is made of, and put it into every checkpoint.
+
+        written: the configuration as the user wrote it · resolved: with every value that was used.
+        """
+        self.write_text(CONFIG, written)
         self.write_json(RESOLVED, dict(resolved))
+        self.write_json(MANIFEST, manifest)
+        self._made_of = {"written": written, "config": dict(resolved), "manifest": dict(manifest)}
+
+    def made_of(self) -> dict[str, Any]:
+        """What the checkpoint to continue from is made of: `written`, `config`, `manifest` of `describe`."""
+        return dict(atomic.read_json(Path(str(self.resume_from)) / MADE_OF))
 
     def write_marker(self, **fields: Any) -> None:
         """Add or change fields of luthier.json; None takes a field away.
 
         verb, stage, finetuning_type, base, adapter (bool), template (name), system, status: from the caller;
-        luthier (the version), started and updated: from here.
+        luthier and format (its version), started and updated: from here.
         """
         now = lock.now()
-        old = self.marker if self.is_run(self.path) else {"luthier": __version__, "started": now}
+        old = self._marker_if_any()
+        if old is None:
+            if self.is_run(self.path):
+                self.notes.append(f"{self.path / MARKER} was damaged and is written anew")
+            old = {"started": now}
+        old = {key: value for key, value in old.items() if key not in ("luthier", "format")}
         new = {**old, **fields, "updated": now}
-        self.write_json(MARKER, {key: value for key, value in new.items() if value is not None})
+        seal.write(self.path / MARKER, {key: value for key, value in new.items() if value is not None})
 
     @property
     def marker(self) -> dict[str, Any]:
-        return dict(self.read_json(MARKER))
+        """luthier.json. Raises RunError when it is damaged."""
+        try:
+            return seal.read(self.path / MARKER)
+        except seal.Newer:
+            raise
+        except RunError as error:
+            raise RunError(
+                f"{self.path}: {error}; continuing the run writes it anew (luthier runs resume {self.path})"
+            ) from error
+
+    def _marker_if_any(self) -> dict[str, Any] | None:
+        """None when there is none, or a damaged one. Raises Newer."""
+        try:
+            return seal.read(self.path / MARKER)
+        except seal.Newer:
+            raise
+        except RunError:
+            return None
 
     @property
     def status(self) -> str:
@@ -190,25 +213,14 @@ class Run:
 
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Add one line to trainer_log.jsonl, visible to readers at once."""
-        line = atomic.encode_json(dict(record), where=str(self.path / LOG))
         if self._trim is not None:
-            self.trim_log(self._trim)
+            log.trim(self.path, self._trim)
             self._trim = None
-        with atomic.explained(self.path / LOG), open(self.path / LOG, "ab") as file:
-            file.write(line)
+        log.append(self.path, record)
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The lines of trainer_log.jsonl; one that a killed process left unfinished is passed over."""
-        if not (self.path / LOG).is_file():
-            return []
-        lines = (self.path / LOG).read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines if line.strip()]
-
-    def trim_log(self, step: int) -> None:
-        """Forget what was logged after `step`, so that continuing from there writes every step once."""
-        kept = [r for r in self.read_log() if r.get("current_steps", 0) <= step]
-        text = b"".join(atomic.encode_json(r, where=LOG) for r in kept)
-        atomic.write_bytes(self.path / LOG, text)
+        """The lines of trainer_log.jsonl. Raises RunError that names damaged ones."""
+        return log.read(self.path)
 
     # --- checkpoints -----------------------------------------------------------------------------------
 
@@ -217,24 +229,32 @@ class Run:
         """Fill checkpoint-`step`: it appears whole, with the sha256 of each of its files, or not at all."""
         with atomic.directory(self.path / f"checkpoint-{step}") as folder:
             yield folder
-            seal(folder, step=step)
+            if self._made_of is not None:
+                data = atomic.encode_json(self._made_of, where=str(folder / MADE_OF))
+                (folder / MADE_OF).write_bytes(data)
+            seal.seal(folder, step=step)
+            log.sync(self.path)
 
     @contextlib.contextmanager
     def result(self) -> Iterator[Path]:
-        """Fill a folder whose files then take their places at the top of the run, each of them whole."""
-        with (
-            atomic.explained(self.path),
-            tempfile.TemporaryDirectory(prefix=".result-", dir=self.path) as name,
-        ):
-            yield Path(name)
-            for file in sorted(Path(name).iterdir()):
+        """Fill a folder whose files then take their places at the top of the run, each of them whole.
+
+        checksums.json goes first and comes last: while it is missing, the files are not all of one model.
+        """
+        with atomic.explained(self.path), atomic.scratch(self.path / "result") as folder:
+            yield folder
+            files = sorted(folder.iterdir())
+            atomic.discard(self.path / CHECKSUMS)
+            for file in files:
                 atomic.settle(file, self.path / file.name)
+            kept = [TEMPLATE] if (self.path / TEMPLATE).is_file() else []
+            seal.seal_result(self.path, [*kept, *(file.name for file in files)])
 
     def checkpoints(self) -> list[Path]:
         """The whole checkpoints, oldest first."""
         found = {}
         for entry in self.path.iterdir() if self.path.is_dir() else ():
-            match = _CHECKPOINT.fullmatch(entry.name)
+            match = refuse.CHECKPOINT.fullmatch(entry.name)
             if match and (entry / MANIFEST).is_file():
                 found[int(match[1])] = entry
         return [found[step] for step in sorted(found)]
@@ -268,10 +288,11 @@ class Run:
                 os.rmdir(folder)
 
     def _wipe(self) -> None:
-        ours = _OURS if self.is_run(self.path) else ()
-        for pattern in (*_RESULTS, *reversed(ours)):  # the marker last: a wipe that is killed can be repeated
+        ours = refuse.OURS if self.is_run(self.path) else ()
+        # The marker last: a wipe that is killed can be repeated.
+        for pattern in (*refuse.RESULTS, *reversed(ours)):
             for entry in self.path.glob(pattern):
-                atomic.remove(entry)
+                atomic.discard(entry)
 
     def _resume_point(self, resume: bool | str | Path) -> Path | None:
         whole = self.checkpoints()
@@ -287,8 +308,9 @@ class Run:
                 )
             self._wipe()  # of a run that ended before its first checkpoint
             return None
-        step = int(atomic.read_json(folder / MANIFEST)["step"])
+        step = int(seal.read(folder / MANIFEST)["step"])
         self.notes.append(f"continuing from {folder} (step {step})")
+        self.notes += log.damage(self.path)
         self.notes += [f"{c} is newer and will be replaced" for c in whole if _step(c) > step]
         self._trim = step
         return folder
@@ -303,19 +325,6 @@ class Run:
             self.notes.append(f"{self.path} has no whole checkpoint left; set overwrite_output_dir: true")
             raise RunError("\n".join(self.notes))
         return None
-
-
-def seal(folder: Path, **facts: Any) -> None:
-    """Write manifest.json with the sha256 of every file below `folder`: the mark of a whole checkpoint."""
-    files = hashing.sha256_tree(folder, leave_out=[MANIFEST])
-    atomic.write_json(folder / MANIFEST, {"luthier": __version__, **facts, "files": files})
-
-
-def verify(folder: Path) -> list[str]:
-    """What is wrong with a checkpoint, in words; [] when it is what was written."""
-    if not (folder / MANIFEST).is_file():
-        return [f"it has no {MANIFEST}"]
-    return hashing.verify(folder, atomic.read_json(folder / MANIFEST)["files"])
 
 
 def _intact(folder: Path) -> Path:
@@ -338,42 +347,3 @@ def _make(path: Path) -> list[Path]:
                 folder.mkdir()
                 made.append(folder)
     return made[::-1]
-
-
-def _refuse_inputs(path: Path, inputs: Iterable[str | Path]) -> None:
-    """Raise RunError when emptying `path` would delete what the run is to read."""
-    for name in inputs:
-        if Path(name).exists() and Path(name).resolve().is_relative_to(path.resolve()):
-            raise RunError(
-                f"overwrite_output_dir: would delete {name}, which this run reads, because it is in {path}; "
-                "give another output_dir"
-            )
-
-
-def _refuse_others(path: Path, overwrite: bool) -> None:
-    """Raise RunError when `path` holds something that a new run must not be written into."""
-    entries = sorted(e.name for e in path.iterdir() if not _UNSEEN.fullmatch(e.name)) if path.is_dir() else []
-    weights = any(any(path.glob(pattern)) for pattern in _WEIGHTS)
-    trainer = LOG in entries or any(_CHECKPOINT.fullmatch(name) for name in entries)
-    replace = "set overwrite_output_dir: true to replace it, or give another"
-    if not entries:
-        return
-    if Run.is_run(path):
-        if overwrite or not weights or Run(path).checkpoints():
-            return
-        what, instead = "a finished run without checkpoints", replace
-    elif trainer:
-        if overwrite:
-            return
-        what, instead = "the run of another program", replace
-    elif weights:
-        what, instead = "a model that is not a run of luthier's", "give another"
-    else:
-        ours = sorted({*entries} & {*_OURS})
-        if overwrite and not ours:
-            return
-        what = f"files that are not a run ({', '.join((ours or entries)[:3])})"
-        instead = "give an empty one" + (
-            "" if ours else ", or set overwrite_output_dir: true to write beside them"
-        )
-    raise RunError(f"output_dir: {path} is not empty: it holds {what}; {instead}")

@@ -18,7 +18,7 @@ from luthier.data.prepare import Examples
 from luthier.errors import RunError
 from luthier.runs import Run, atomic
 from luthier.train.loop import Job, evaluate
-from luthier.types import Step
+from luthier.types import Rendered, Step
 
 STATE = "trainer_state.json"
 
@@ -56,7 +56,7 @@ class Session:
 
     save_weights(directory): writes the model in its method's form, and its tokenizer · stop: why training
     ends early · saved: step of the newest checkpoint · measured: the evaluation of the weights as they are
-    now, if any.
+    now, if any · asked(): the signal by which the run was asked to stop, 0 for none.
     """
 
     config: Config
@@ -72,6 +72,7 @@ class Session:
     began: float = field(default_factory=time.perf_counter)
     saved: int = -1
     measured: dict[str, float] | None = None
+    asked: Callable[[], int] = lambda: 0
 
     @property
     def total(self) -> int:
@@ -155,23 +156,63 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
+class _Asked(Exception):
+    """An evaluation was left, because the run was asked to stop."""
+
+
+@dataclass(frozen=True)
+class _Until:
+    """A corpus that is read no further once the run is asked to stop: an evaluation may take long."""
+
+    corpus: Examples
+    asked: Callable[[], int]
+
+    def __len__(self) -> int:
+        return len(self.corpus)
+
+    def __getitem__(self, index: int) -> Rendered:
+        if self.asked():
+            raise _Asked
+        return self.corpus[index]
+
+
 def evaluate_step(session: Session) -> None:
-    """Evaluate when it is due, though not before `eval_delay` steps, or epochs where each of those counts."""
+    """Evaluate when it is due, though not before `eval_delay` steps, or epochs where each of those counts.
+
+    A run that is asked to stop leaves the evaluation to its continuation (`catch_up`); of several ranks none
+    does, because the others would wait for it.
+    """
     config, progress = session.config, session.progress
     passed = progress.epoch if config.eval_strategy == "epoch" else progress.global_step
     if passed < config.eval_delay or not session.evals:
         return
     if due(session, config.eval_strategy, config.eval_steps or config.logging_steps):
-        session.measured = run_evaluation(session)
-        judge(session, session.measured)
+        try:
+            measured = run_evaluation(session, session.asked if session.job.engine.world == 1 else None)
+        except _Asked:
+            return
+        session.measured = measured
+        judge(session, measured)
 
 
-def run_evaluation(session: Session) -> dict[str, float]:
+def catch_up(session: Session) -> None:
+    """What a continued run knows of its last step: its evaluation (made now if it was left out), its end."""
+    progress = session.progress
+    found = [entry for entry in progress.log_history if entry.get("step") == progress.global_step]
+    measured = {key: value for entry in found for key, value in entry.items() if key.startswith("eval_")}
+    if measured:
+        session.measured = measured
+    else:
+        evaluate_step(session)
+    _tire(session)
+
+
+def run_evaluation(session: Session, asked: Callable[[], int] | None = None) -> dict[str, float]:
     """Loss on every evaluation set, with LLaMA-Factory's names; several sets each under their own."""
     out: dict[str, float] = {}
     for name, corpus in session.evals.items():
         began = time.perf_counter()
-        measured = evaluate(session.job, corpus)
+        measured = evaluate(session.job, _Until(corpus, asked) if asked else corpus)
         seconds = max(time.perf_counter() - began, 1e-9)
         prefix = "eval" if len(session.evals) == 1 else f"eval_{name}"
         out |= {f"{prefix}_{key}": value for key, value in measured.items()}
@@ -207,9 +248,16 @@ def judge(session: Session, measured: Mapping[str, float]) -> None:
         progress.evaluations_without_gain = 0
         return
     progress.evaluations_without_gain += 1
-    patience = config.early_stopping_steps
+    _tire(session)
+
+
+def _tire(session: Session) -> None:
+    """Stop after `early_stopping_steps` evaluations without gain; a continued run has its from before."""
+    patience, progress = session.config.early_stopping_steps, session.progress
     if patience is not None and progress.evaluations_without_gain >= patience:
-        session.stop = f"{key} has not improved for {patience} evaluations (best {best:.4f})"
+        name = session.config.metric_for_best_model or "loss"
+        key = name if name.startswith("eval_") else f"eval_{name}"
+        session.stop = f"{key} has not improved for {patience} evaluations (best {progress.best_metric:.4f})"
 
 
 def save_step(session: Session) -> None:
@@ -249,7 +297,7 @@ def rotate(run: Run, limit: int | None, best: int | None) -> None:
     kept = run.checkpoints()
     spare = [folder for folder in kept[:-1] if folder.name != f"checkpoint-{best}"]
     for folder in spare[: max(0, len(kept) - limit)]:
-        atomic.remove(folder)
+        atomic.discard(folder)
 
 
 def restore(folder: Path) -> Progress:

@@ -213,13 +213,11 @@ def _confirm(made: Setup) -> None:
         machine=asdict(made.machine),
     )
     if run.resume_from is not None:
-        before = Run.open(run.resume_from.parent)
-        old_config, old = before.read_json("config.resolved.json"), before.read_json("manifest.json")
-        found = compare.all_changes(old_config, config.as_dict(), old, new)
+        old = run.made_of()
+        found = compare.all_changes(old["config"], config.as_dict(), old["manifest"], new)
         for line in compare.confirm(found, config.confirm_changes):
             made.screen.say(line)
-    run.write_config(config_text(config), config.as_dict())
-    run.write_json("manifest.json", new)
+    run.describe(config_text(config), config.as_dict(), new)
     run.write_marker(
         stage=config.stage,
         finetuning_type=config.finetuning_type,

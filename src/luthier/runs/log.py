@@ -1,0 +1,116 @@
+"""trainer_log.jsonl: one line a record, in LLaMA-Factory's names, each with a checksum of itself.
+
+A line ends with `"crc32": "…"}`: the CRC-32 of the bytes before `, "crc32"`. It finds every change of up to
+32 neighbouring bits, and a line that was cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.errors import RunError
+from luthier.runs import atomic
+
+NAME = "trainer_log.jsonl"
+KEY = "crc32"
+_LINE = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """records: of the sound lines · damaged: numbers of the others, from 1 · rest: of an unfinished line."""
+
+    records: list[dict[str, Any]]
+    damaged: list[int]
+    rest: bytes
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """One line. Raises RunError on NaN or infinity."""
+    body = atomic.encode_json(dict(record), where=NAME).rstrip(b"\n").removesuffix(b"}")
+    return body + f', "{KEY}": "{zlib.crc32(body):08x}"}}\n'.encode()
+
+
+def append(folder: Path, record: Mapping[str, Any]) -> None:
+    """Add a line, visible to readers at once; `sync` makes it lasting."""
+    line = encode(record)
+    with atomic.explained(folder / NAME), open(folder / NAME, "ab") as file:
+        file.write(line)
+
+
+def sync(folder: Path) -> None:
+    """Bring what was logged to the disk."""
+    if not (folder / NAME).is_file():
+        return
+    with atomic.explained(folder / NAME), open(folder / NAME, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def look(folder: Path) -> Log:
+    """Everything in the log, sound or not; an empty one when there is none."""
+    file = folder / NAME
+    *lines, rest = file.read_bytes().split(b"\n") if file.is_file() else [b""]
+    records, damaged = [], []
+    for number, line in enumerate(lines, 1):
+        record = _decode(line)
+        if record is None:
+            damaged.append(number)
+        else:
+            records.append(record)
+    return Log(records, damaged, rest)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The records, without a line that a killed process left unfinished. RunError names damaged lines."""
+    found = look(folder)
+    if found.damaged:
+        raise RunError(
+            f"{_places(folder, found.damaged)}: not what was written (the checksum differs); the training "
+            "itself is in the checkpoints, and continuing it mends the log"
+        )
+    return found.records
+
+
+def damage(folder: Path) -> list[str]:
+    """What to tell the user about a log that is to be continued; [] when it is sound."""
+    found = look(folder).damaged
+    if not found:
+        return []
+    return [f"{_places(folder, found)}: damaged and left out; the log as it is will be kept beside"]
+
+
+def trim(folder: Path, step: int) -> None:
+    """Forget what was logged after `step`, so that continuing from there writes every step once.
+
+    Damaged lines are left out too; the file as it was is then kept as trainer_log.damaged-N.jsonl.
+    """
+    found = look(folder)
+    if found.damaged:
+        names = (folder / f"trainer_log.damaged-{n}.jsonl" for n in itertools.count(1))
+        atomic.write_bytes(next(name for name in names if not name.exists()), (folder / NAME).read_bytes())
+    kept = [record for record in found.records if record.get("current_steps", 0) <= step]
+    atomic.write_bytes(folder / NAME, b"".join(encode(record) for record in kept))
+
+
+def _decode(line: bytes) -> dict[str, Any] | None:
+    match = _LINE.fullmatch(line)
+    if match is None or zlib.crc32(match[1]) != int(match[2], 16):
+        return None
+    try:
+        record = json.loads(match[1] + b"}")
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _places(folder: Path, numbers: list[int]) -> str:
+    shown = ", ".join(f"{folder / NAME}:{n}" for n in numbers[:5])
+    return shown + (f" and {len(numbers) - 5} more lines" if len(numbers) > 5 else "")
