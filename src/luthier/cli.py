@@ -42,7 +42,8 @@ ELSEWHERE = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; the exit status: 0 done, 1 failed, 2 a wrong request, 130 interrupted."""
+    """Run one verb; the exit status: 0 done, 1 failed, 2 a wrong request, 128 + N stopped by signal N."""
+    _open_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     verb = words.pop(0) if words else "help"
     if verb in ("help", "--help", "-h"):
@@ -59,25 +60,51 @@ def main(argv: list[str] | None = None) -> int:
     return _guarded(verb, words)
 
 
+def _open_streams() -> None:
+    """Give a process without the three standard streams empty ones: the next file that it opens would take
+    their numbers, and get what libraries print. Letters that stdout cannot express are printed as escapes."""
+    import os
+
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _guarded(verb: str, words: list[str]) -> int:
     """Run the handler; an error meant for the user is printed without a traceback."""
     from luthier.errors import LuthierError
+    from luthier.train import signals
 
     _show_warnings()
     try:
-        status = _dispatch(verb, words)
-        sys.stdout.flush()
+        with signals.raised():
+            status = _dispatch(verb, words)
+            sys.stdout.flush()
     except LuthierError as error:
         several = len(getattr(error, "problems", ())) > 1
         text = "\n  ".join(["", *str(error).splitlines()]) if several else f" {error}"
-        print(f"luthier {verb}:{text}", file=sys.stderr)
+        _say(f"luthier {verb}:{text}")
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"luthier {verb}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        _say(f"luthier {verb}: {str(stop) or 'interrupted'}")
+        return int(getattr(stop, "exit_code", 130))
     except BrokenPipeError:
         return _closed_pipe()
     return status
+
+
+def _say(text: str) -> None:
+    """A line on stderr, where there is still somebody to read it: the exit status says the same."""
+    import contextlib
+
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _show_warnings() -> None:
@@ -105,9 +132,9 @@ def _dispatch(verb: str, words: list[str]) -> int:
 
 def _closed_pipe() -> int:
     """The reader went away (`luthier keys | head`): stop quietly, with the signal's status."""
-    import os
+    from luthier.train.screen import let_go
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    let_go(sys.stdout)
     return 141
 
 

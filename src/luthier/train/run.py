@@ -16,7 +16,7 @@ from luthier.runs import Run
 from luthier.train import observe, results, signals
 from luthier.train.engine import Engine
 from luthier.train.loop import steps
-from luthier.train.screen import Screen
+from luthier.train.screen import Screen, tell
 from luthier.train.setup import Setup, only_evaluates, session, setup, take_weights, write_account
 
 
@@ -24,7 +24,7 @@ def main(args: list[str]) -> int:
     """`luthier train CONFIG …`: train, then evaluate and predict where asked."""
     config = load(args, "train")
     run = train(config)
-    print(_as_json(run) if config.format == "json" else run.path)
+    tell(_as_json(run) if config.format == "json" else str(run.path))
     return 0
 
 
@@ -38,11 +38,12 @@ def train(config: Config) -> Run:
     """Train as `config` says and return the finished run.
 
     Raises ConfigError, DataError, TemplateError, ModelError, RunError, TrainError; a run that fails before
-    its first step leaves nothing behind.
+    its first step leaves nothing behind. Raises Stopped (a KeyboardInterrupt) when a signal stops it.
     """
     machine = machines.detect()
     config = resolve(config, machine)
-    with Screen(bar=None if config.disable_tqdm is None else not config.disable_tqdm) as screen:
+    bar = None if config.disable_tqdm is None else not config.disable_tqdm
+    with signals.raised(), Screen(bar) as screen:
         for note in config.notes:
             screen.say(f"note: {note}")
         engine = _engine(config)
@@ -51,8 +52,9 @@ def train(config: Config) -> Run:
                 screen.say(note)
             made = setup(config, machine, run, screen, engine.is_main)
             at_work, model = session(made, engine)
-            if not only_evaluates(config):
-                _train(at_work, made, model)
+            asked = 0 if only_evaluates(config) else _train(at_work, made, model)
+            if asked and (config.do_eval or config.do_predict):
+                raise signals.Stopped(asked, " after the final weights were written")
             _after(at_work, made, model)
     return run
 
@@ -82,8 +84,11 @@ def _run(config: Config, engine: Engine) -> Iterator[Run]:
         yield run
 
 
-def _train(at_work: observe.Session, made: Setup, model: torch.nn.Module) -> None:
-    """Run the loop under observation, then write the final weights and the results."""
+def _train(at_work: observe.Session, made: Setup, model: torch.nn.Module) -> int:
+    """Run the loop under observation, then write the final weights and the results.
+
+    Returns the signal that came when there was nothing left to train, 0 for none.
+    """
     config, job = made.config, at_work.job
     job.engine.start_tracking(config.project or "luthier", config.run_name, config.as_dict())
     done = at_work.progress.global_step
@@ -91,23 +96,36 @@ def _train(at_work: observe.Session, made: Setup, model: torch.nn.Module) -> Non
     if config.eval_on_start and done == 0 and at_work.evals:
         observe.run_evaluation(at_work)
     with signals.deferred() as asked:
-        if done < job.plan.total_steps:
-            made.screen.say(
-                f"training from step {done} to {job.plan.total_steps}, {len(job.corpus)} examples"
-            )
-        for step in steps(job, done):
-            observe.observe(at_work, step)
-            if asked():
-                observe.save(at_work)
-                raise signals.Stopped(asked())
-            if at_work.stop:
-                made.screen.say(f"stopped early: {at_work.stop}")
-                break
-    if config.load_best_model_at_end:
-        _take_best(at_work, made)
-    if job.engine.is_main:
-        _finish(at_work, made, methods.trainable_parameters(model)[1])
+        at_work.asked = asked
+        if done:
+            observe.catch_up(at_work)
+        if done < job.plan.total_steps and not at_work.stop:
+            _loop(at_work, made)
+        if at_work.stop:
+            made.screen.say(f"stopped early: {at_work.stop}")
+        if config.load_best_model_at_end:
+            _take_best(at_work, made)
+        if job.engine.is_main:
+            _finish(at_work, made, methods.trainable_parameters(model)[1])
+        number = signals.agreed(job.engine.sum, asked())
     job.engine.end()
+    return number
+
+
+def _loop(at_work: observe.Session, made: Setup) -> None:
+    """Step after step. Raises Stopped, after saving, at the end of a step in which a signal came."""
+    job, done = at_work.job, at_work.progress.global_step
+    made.screen.say(f"training from step {done} to {job.plan.total_steps}, {len(job.corpus)} examples")
+    for step in steps(job, done):
+        observe.observe(at_work, step)
+        number = signals.agreed(job.engine.sum, at_work.asked())
+        if number:
+            observe.save(at_work)
+            # A launcher ends all ranks as soon as one has ended, so none may before the main one has saved.
+            job.engine.sum(0.0)
+            raise signals.Stopped(number, " after saving; the same command continues from here")
+        if at_work.stop:
+            break
 
 
 def _take_best(at_work: observe.Session, made: Setup) -> None:

@@ -1,26 +1,74 @@
 """What a person sees while a run works: one moving line on a terminal, one line per log entry elsewhere.
 
-Everything goes to stderr; stdout is for results.
+Everything goes to stderr; stdout is for results. A terminal that has gone away, a pipe without a reader and a
+log file on a full disk are no reason to end a run: what cannot be printed is not printed.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
 
+class _Lasting:
+    """A text stream that takes everything, whether or not there is still somebody to read it."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        try:
+            if self._stream is not None:
+                self._stream.write(text)
+        except UnicodeEncodeError:
+            self.write(text.encode("ascii", "backslashreplace").decode())
+        except (OSError, ValueError):  # ValueError: it was closed
+            return len(text)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            if self._stream is not None:
+                self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+    def isatty(self) -> bool:
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:
+            return False
+
+
+def tell(text: str) -> None:
+    """Print the result of a run to stdout; a reader that has gone away does not undo the run."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        let_go(sys.stdout)
+
+
+def let_go(stream: TextIO) -> None:
+    """Lead what a stream still holds into nothing, so that it does not fail once more when Python ends."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, stream.fileno())
+    os.close(nothing)
+
+
 class Screen:
     """A progress bar with loss, learning rate and trained tokens per second."""
 
     def __init__(self, bar: bool | None = None) -> None:
-        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._console = Console(file=cast(IO[str], _Lasting(sys.stderr)), highlight=False, soft_wrap=True)
         self._wanted = self._console.is_terminal if bar is None else bar
         self._bar: Progress | None = None
         self._task: TaskID | None = None
