@@ -52,6 +52,27 @@ def test_qlora_learns(wide, keys, error):
     assert model(IDS, labels=IDS).loss < before - 0.01
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_evaluating_and_saving_change_nothing_of_what_a_step_learns(wide, tmp_path, bits):
+    pytest.importorskip("bitsandbytes")
+    config = Config(model_name_or_path=str(wide), quantization_bit=bits)
+    model = methods.prepare(load.model(config, torch.float32, training=True), config, training=True)
+    tiny.disturb(model)
+
+    def gradients():
+        model.zero_grad()
+        model(IDS, labels=IDS).loss.backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+    first = gradients()
+    with torch.no_grad():
+        model.eval()(IDS)
+    model.train()
+    assert torch.equal(gradients(), first)
+    methods.save(model, tmp_path, config)
+    assert torch.equal(gradients(), first)
+
+
 def test_a_quantized_base_takes_one_adapter_and_no_merge(wide, tmp_path):
     pytest.importorskip("bitsandbytes")
     config = Config(model_name_or_path=str(wide), quantization_bit=4)

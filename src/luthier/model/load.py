@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
 from luthier.errors import ModelError
-from luthier.model import locate, machine, quantize, quiet, vocabulary
+from luthier.model import files, locate, machine, quantize, quiet, trust, vocabulary
 from luthier.model.seeds import seeded
 
 if TYPE_CHECKING:
@@ -40,10 +39,11 @@ def tokenizer(config: Config) -> PreTrainedTokenizerBase:
 
     quiet.libraries()
     name = locate.tokenizer(_tokenizer_source(config), config)
-    try:
+    trust.tokenizer(name, config)
+    with locate.explained(name):
         found = AutoTokenizer.from_pretrained(name, padding_side="right", **locate.hub_options(config))
-    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-        raise locate.explain(name, error) from error
+        if not config.trust_remote_code:
+            trust.forget(found)
     vocabulary.add_tokens(found, config)
     if found.pad_token is None and found.eos_token is not None:
         found.pad_token = found.eos_token
@@ -87,10 +87,12 @@ def settings(config: Config) -> PretrainedConfig:
 
     quiet.libraries()
     name = locate.model(str(config.model_name_or_path), config)
-    try:
-        return AutoConfig.from_pretrained(name, **locate.hub_options(config))
-    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-        raise locate.explain(name, error) from error
+    trust.model(name, config)
+    with locate.explained(name):
+        found = AutoConfig.from_pretrained(name, **locate.hub_options(config))
+        if not config.trust_remote_code:
+            trust.forget(found)
+    return found
 
 
 def model(
@@ -107,15 +109,18 @@ def model(
     """
     name = locate.model(str(config.model_name_or_path), config)
     architecture = settings(config)
-    architecture.get_text_config().use_cache = not training
-    if training and config.train_from_scratch:
-        built = _build(architecture, config, dtype)
-    else:
-        built = _read(name, architecture, config, dtype)
+    with locate.explained(name):
+        architecture.get_text_config().use_cache = not training
+        if training and config.train_from_scratch:
+            built = _build(architecture, config, dtype)
+        else:
+            built = _read(name, architecture, config, dtype)
     if vocabulary.grows(config):
         vocabulary.resize(built, tokenizer or _tokenizer(config), config.seed)
     _sampling_flag(built)
     quantize.check(built)
+    if training:
+        quantize.keep_layout(built)
     built.name_or_path = str(config.model_name_or_path)
     return built.train(training)
 
@@ -126,7 +131,7 @@ def _build(architecture: PretrainedConfig, config: Config, dtype: torch.dtype) -
 
     with seeded(config.seed):
         made: PreTrainedModel = AutoModelForCausalLM.from_config(
-            architecture, trust_remote_code=bool(config.trust_remote_code), **_attention(config)
+            architecture, trust_remote_code=bool(config.trust_remote_code), **_attention(config, architecture)
         )
     return made.to(dtype)
 
@@ -134,7 +139,7 @@ def _build(architecture: PretrainedConfig, config: Config, dtype: torch.dtype) -
 def _read(name: str, architecture: PretrainedConfig, config: Config, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {**locate.hub_options(config), **_attention(config), "dtype": dtype}
+    options: dict[str, Any] = {**locate.hub_options(config), **_attention(config, architecture), "dtype": dtype}
     if getattr(architecture, "quantization_config", None) is not None:
         if config.quantization_bit is not None:
             log.warning("quantization_bit has no effect: %s is quantized already", name)
@@ -142,13 +147,11 @@ def _read(name: str, architecture: PretrainedConfig, config: Config, dtype: torc
         quantization = quantize.settings(config, dtype)
         if quantization is not None:
             options |= {"quantization_config": quantization, "device_map": {"": machine.device()}}
-    _refuse_pickles(name)
-    try:
-        found, report = AutoModelForCausalLM.from_pretrained(
-            name, config=architecture, use_safetensors=True, output_loading_info=True, **options
-        )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        raise locate.explain(name, error) from error
+    if Path(name).is_dir():
+        files.weights(Path(name), getattr(architecture, "transformers_weights", None))
+    found, report = AutoModelForCausalLM.from_pretrained(
+        name, config=architecture, use_safetensors=True, output_loading_info=True, **options
+    )
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
@@ -160,26 +163,17 @@ def _read(name: str, architecture: PretrainedConfig, config: Config, dtype: torc
     return loaded
 
 
-def _refuse_pickles(name: str) -> None:
-    path = Path(name)
-    if not path.is_dir() or next(path.glob("*.safetensors"), None) is not None:
-        return
-    pickled = sorted(p.name for p in path.glob("*.bin"))
-    what = f"only {pickled[0]}, a pickle, which can run code and is not read" if pickled else "no weights"
-    raise ModelError(
-        f"{name}: holds {what}. Give a directory with *.safetensors, or write train_from_scratch: true "
-        "to start from random weights"
-    )
+def _attention(config: Config, architecture: PretrainedConfig) -> dict[str, str]:
+    """transformers' name for `flash_attn`; a kernel that is not installed gives way to sdpa, said aloud.
 
-
-def _attention(config: Config) -> dict[str, str]:
-    """transformers' name for `flash_attn`; a kernel that is not installed gives way to sdpa, said aloud."""
-    chosen = ATTENTION[str(config.flash_attn)]
+    With `auto` that of config.json; but nothing is fetched from a hub of kernels because that file says so.
+    """
+    chosen = ATTENTION[str(config.flash_attn)] or getattr(architecture, "_attn_implementation", None)
     package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}.get(
         chosen or ""
     )
     if package and importlib.util.find_spec(package) is None:
-        log.warning('flash_attn: %s needs the package "%s"; using sdpa', config.flash_attn, package)
+        log.warning('flash_attn: %s needs the package "%s"; using sdpa', chosen, package)
         chosen = "sdpa"
     return {"attn_implementation": chosen} if chosen else {}
 

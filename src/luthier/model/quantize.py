@@ -53,6 +53,18 @@ def is_quantized(model: PreTrainedModel) -> bool:
     return getattr(model, "quantization_method", None) is not None
 
 
+def keep_layout(model: PreTrainedModel) -> None:
+    """Have 4-bit weights stay as they were loaded, in place; for a base that is trained on.
+
+    On CPUs with bfloat16 instructions bitsandbytes regroups them at the first evaluation, and back when the
+    model is saved. The product of regrouped weights is rounded otherwise and passes no gradient on to its
+    input, so what a step learns would depend on when the model was last evaluated or saved.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
 def check(model: PreTrainedModel) -> None:
     """Raises ModelError for a shape that 4-bit products on a CPU cannot handle.
 
