@@ -24,6 +24,7 @@ INTENT = [
     {"instruction": "会员消费情况", "input": "", "output": "用户会员相关分析"},
 ] * 5
 LOG_KEYS = {
+    "crc32",
     "current_steps",
     "total_steps",
     "epoch",

@@ -176,9 +176,9 @@ def tokenise(config: Config, spec: DatasetSpec, renderer: Renderer, say: Callabl
     digest = hashing.sha256_json(recipe)[:32]
     base = Path(config.tokenized_path) if config.tokenized_path else cache_directory()
     path = base / digest
-    if (path / "index.json").is_file() and not config.overwrite_cache:
-        found = store.Store.open(path)
-        rejected = _read_rejected(path / REJECTED)
+    kept = None if config.overwrite_cache else _kept(path, say)
+    if kept is not None:
+        found, rejected = kept, _read_rejected(path / REJECTED)
     else:
         found, rejected = _write(config, spec, renderer, path)
     ledger = Ledger.from_dict(found.index["ledger"])
@@ -186,6 +186,17 @@ def tokenise(config: Config, spec: DatasetSpec, renderer: Renderer, say: Callabl
         say(line)
     judge(config, ledger, rejected, path / REJECTED)
     return Tokenised(found, ledger, files, rejected)
+
+
+def _kept(path: Path, say: Callable[[str], None]) -> store.Store | None:
+    """The store at `path`; None when there is none, or a damaged one, which is then made again."""
+    if not path.is_dir():
+        return None
+    try:
+        return store.Store.open(path)
+    except store.Damaged as damage:
+        say(f"note: {damage}; made again from the data")
+        return None
 
 
 def cache_directory() -> Path:
@@ -217,7 +228,7 @@ def _write(
         ledger.check()
         formats.write_rejected(folder / REJECTED, rejected)
         writer.finish({"ledger": ledger.as_dict(), "num_samples": spec.num_samples})
-    return store.Store.open(path), rejected
+    return store.Store.read(path), rejected
 
 
 def rendered(

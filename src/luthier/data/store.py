@@ -21,11 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.errors import DataError
-from luthier.runs import atomic
+from luthier.runs import atomic, seal
 from luthier.types import Rendered, Tokens
 
 VERSION = 1
 _NO_VERDICT = -1
+
+
+class Damaged(DataError):
+    """A store is not what was written; it can be made again from the data."""
 
 
 class Writer:
@@ -110,6 +114,7 @@ class Writer:
             **extra,
         }
         (self.directory / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
+        seal.seal(self.directory)
 
 
 def write(
@@ -120,7 +125,7 @@ def write(
         for rendered in examples:
             writer.add(rendered)
         writer.finish(extra or {})
-    return Store.open(path)
+    return Store.read(path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,22 +137,19 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Store:
-        """Raises DataError when the store is missing, damaged in size, or of another version."""
-        try:
-            index = json.loads((path / "index.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: no readable token store ({error}); delete it and run again") from error
-        if index.get("version") != VERSION:
-            raise DataError(
-                f"{path}: token store of version {index.get('version')}, expected {VERSION}; delete it"
-            )
-        store = cls(path, index)
-        size = (path / "ids.bin").stat().st_size
-        if size != index["tokens"] * np.dtype(index["dtype"]).itemsize:
-            raise DataError(
-                f"{path}: ids.bin has {size} bytes, which is not what was written; delete the store"
-            )
-        return store
+        """A store that was written earlier: every file is held against its sha256 first. Raises Damaged."""
+        problems = seal.verify(path)
+        if problems:
+            raise Damaged(f"{path}: the token store is damaged: {'; '.join(problems)}")
+        return cls.read(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Store:
+        """A store that this process has just written, or that `open` has checked."""
+        index = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        if index["version"] != VERSION:
+            raise Damaged(f"{path}: token store of version {index['version']}, expected {VERSION}")
+        return cls(path, index)
 
     def _load(self, name: str) -> npt.NDArray[Any]:
         column: npt.NDArray[Any] = np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False)

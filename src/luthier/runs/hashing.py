@@ -50,10 +50,13 @@ def verify(top: str | Path, expected: Mapping[str, str]) -> list[str]:
     problems = []
     for name, digest in expected.items():
         path = Path(top, name)
-        if not path.is_file():
-            problems.append(f"{name} is missing")
-        elif sha256_file(path) != digest:
-            problems.append(f"{name} is not what was written (its sha256 differs)")
+        try:
+            if not path.is_file():
+                problems.append(f"{name} is missing")
+            elif sha256_file(path) != digest:
+                problems.append(f"{name} is not what was written (its sha256 differs)")
+        except OSError as error:
+            problems.append(f"{name} cannot be read ({error.strerror})")
     return problems
 
 

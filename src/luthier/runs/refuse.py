@@ -36,8 +36,11 @@ def inputs(path: Path, names: Iterable[str | Path]) -> None:
             )
 
 
-def others(path: Path, overwrite: bool, checkpoints: Iterable[Path]) -> None:
-    """Raise RunError when `path` holds something that a new run must not be written into."""
+def others(path: Path, overwrite: bool, continues: bool) -> None:
+    """Raise RunError when `path` holds something that a new run must not be written into.
+
+    continues: it is a run that can be continued, or that ended before anything was finished.
+    """
     entries = sorted(e.name for e in path.iterdir() if not _UNSEEN.fullmatch(e.name)) if path.is_dir() else []
     weights = any(any(path.glob(pattern)) for pattern in _WEIGHTS)
     trainer = log.NAME in entries or any(CHECKPOINT.fullmatch(name) for name in entries)
@@ -45,8 +48,7 @@ def others(path: Path, overwrite: bool, checkpoints: Iterable[Path]) -> None:
     if not entries:
         return
     if MARKER in entries:
-        finished = weights and CHECKSUMS in entries
-        if overwrite or not finished or [*checkpoints]:
+        if overwrite or continues or not weights:
             return
         what, instead = "a finished run without checkpoints", replace
     elif trainer:

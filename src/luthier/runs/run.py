@@ -67,10 +67,12 @@ class Run:
         (base model, adapters, data). Anything else is a RunError before a single file is touched.
         """
         run = cls(Path(path))
-        seal.refuse_newer(run.path, run._marker_if_any() or {})
+        marker = run._marker_if_any()
         if overwrite:
             refuse.inputs(run.path, [*inputs, *([] if isinstance(resume, bool) else [resume])])
-        refuse.others(run.path, overwrite, run.checkpoints())
+        broken_off = marker is not None and marker.get("status", "complete") != "complete"
+        continues = bool(run.checkpoints()) or (broken_off and not (run.path / CHECKSUMS).exists())
+        refuse.others(run.path, overwrite, continues)
         with run._entered():
             if overwrite:
                 run._wipe()
@@ -87,7 +89,7 @@ class Run:
         The marker, and with it the status of a training run, stays as it is.
         """
         run = cls(Path(path))
-        seal.refuse_newer(run.path, run._marker_if_any() or {})
+        run._marker_if_any()
         with run._entered():
             return run
 
@@ -97,7 +99,7 @@ class Run:
         path = Path(path)
         if cls.is_run(path):
             run = cls(path)
-            seal.refuse_newer(path, run._marker_if_any() or {})
+            run._marker_if_any()
             return run
         if not path.exists():
             raise RunError(f"{path}: no such directory; `luthier runs` lists the runs that there are")
@@ -176,10 +178,9 @@ class Run:
         """
         now = lock.now()
         old = self._marker_if_any()
-        if old is None:
-            if self.is_run(self.path):
-                self.notes.append(f"{self.path / MARKER} was damaged and is written anew")
-            old = {"started": now}
+        if old is None and self.is_run(self.path):
+            self.notes.append(f"{self.path / MARKER} was damaged and is written anew")
+        old = old or {"started": now}
         old = {key: value for key, value in old.items() if key not in ("luthier", "format")}
         new = {**old, **fields, "updated": now}
         seal.write(self.path / MARKER, {key: value for key, value in new.items() if value is not None})
@@ -198,6 +199,8 @@ class Run:
 
     def _marker_if_any(self) -> dict[str, Any] | None:
         """None when there is none, or a damaged one. Raises Newer."""
+        if not self.is_run(self.path):
+            return None
         try:
             return seal.read(self.path / MARKER)
         except seal.Newer:
