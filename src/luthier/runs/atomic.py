@@ -20,11 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from luthier.errors import RunError
+from luthier.errors import LuthierError, RunError
 from luthier.runs import lock
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old|gone)-(?P<pid>\d+)-[0-9a-f]{8}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_BROKEN = {errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", errno.EIO)}
+_NATIVE = re.compile(r"\(os error (\d+)\)")
+"""How safetensors, tokenizers and other writers in Rust end the text of exceptions of their own kinds."""
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -93,7 +96,7 @@ def directory(path: str | Path) -> Iterator[Path]:
         temporary.mkdir()
     try:
         with _marked(temporary):
-            with explained(target, only_full=True):
+            with explained(target, only_disk=True):
                 yield temporary
             with explained(target):
                 _sync_tree(temporary)
@@ -204,10 +207,14 @@ def _swap(temporary: Path, target: Path) -> None:
 
 
 def _sync_tree(top: Path) -> None:
-    for folder, _, names in os.walk(top):
+    for folder, _, names in os.walk(top, onerror=_stop):
         for name in names:
             _sync(Path(folder, name))
         _sync(Path(folder))
+
+
+def _stop(error: OSError) -> None:
+    raise error  # os.walk would pass over what it cannot list
 
 
 def _sync(path: Path) -> None:
@@ -222,22 +229,31 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def explained(target: Path, *, only_full: bool = False) -> Iterator[None]:
+def explained(target: Path, *, only_disk: bool = False) -> Iterator[None]:
     """Turn the system's refusal to write `target` into a RunError that says what to do.
 
-    only_full: of the body's errors only a full disk is about `target`; the others pass as they are.
+    only_disk: of the body's errors only those of a full or broken disk are about `target`; the others pass.
     """
     try:
         yield
     except Exception as error:
-        # safetensors and other native writers report a full disk in exceptions of their own
-        full = getattr(error, "errno", None) in _FULL or "No space left on device" in str(error)
-        if not full and (only_full or not isinstance(error, OSError)):
+        number = _number(error)
+        if number is None or (only_disk and number not in _FULL | _BROKEN):
             raise
-        reason = _full(target) if full else str(error)
+        reason = _full(target) if number in _FULL else str(error)
+        if number in _BROKEN:
+            reason += "; the disk fails or is not to be written: have it checked, or choose another directory"
         if isinstance(error, PermissionError):
             reason += "; choose a directory that you may write to"
         raise RunError(f"{target}: cannot be written: {reason}") from error
+
+
+def _number(error: Exception) -> int | None:
+    """The system's number of an error, also where a native library has wrapped it; None for other errors."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = None if isinstance(error, LuthierError) else _NATIVE.search(str(error))
+    return int(found[1]) if found else None
 
 
 def _full(target: Path) -> str:

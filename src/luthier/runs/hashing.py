@@ -41,8 +41,18 @@ def sha256_file(path: str | Path) -> str:
 def sha256_tree(top: str | Path, *, leave_out: Iterable[str] = ()) -> dict[str, str]:
     """Hash of every file below `top`, by its path from there with forward slashes, sorted."""
     top, skip = Path(top), set(leave_out)
-    names = {p.relative_to(top).as_posix(): p for p in top.rglob("*") if p.is_file()}
+    # os.walk and not rglob, which passes over folders that it cannot list: what is missing here is not sealed
+    names = {
+        Path(folder, name).relative_to(top).as_posix(): Path(folder, name)
+        for folder, _, files in os.walk(top, onerror=_stop)
+        for name in files
+        if Path(folder, name).is_file()
+    }
     return {name: sha256_file(names[name]) for name in sorted(names) if name not in skip}
+
+
+def _stop(error: OSError) -> None:
+    raise error
 
 
 def verify(top: str | Path, expected: Mapping[str, str]) -> list[str]:

@@ -73,8 +73,11 @@ class Lock:
             with contextlib.suppress(OSError):  # the next holder has opened it already
                 self._path.unlink()
         else:
-            self._path.unlink(missing_ok=True)
-            os.close(descriptor)
+            try:
+                with contextlib.suppress(OSError):  # the file may stay: it is the lock on it that counts
+                    self._path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def holder(directory: str | Path) -> Holder | None:

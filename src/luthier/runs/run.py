@@ -122,17 +122,20 @@ class Run:
             return
         if kind is None:
             self.close("complete")
-        elif self._before is not None and self._trim is not None:
-            seal.write(self.path / MARKER, self._before)
-            self._records = False
+            return
+        with contextlib.suppress(RunError, OSError):  # of a failing disk, show the first error
+            self._end_early("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed", error)
+
+    def _end_early(self, status: str, error: BaseException | None) -> None:
+        try:
+            if self._before is not None and self._trim is not None:
+                seal.write(self.path / MARKER, self._before)
+                self._records = False
+            elif self._made and {entry.name for entry in self.path.iterdir()} <= _BARE:
+                self._abandon()
+            self.close(status, None if status == "interrupted" else str(error))
+        finally:
             self.close()
-        elif self._made and {entry.name for entry in self.path.iterdir()} <= _BARE:
-            self._abandon()
-        elif issubclass(kind, KeyboardInterrupt):
-            self.close("interrupted")
-        else:
-            with contextlib.suppress(RunError):  # on a full disk the first error is the one to show
-                self.close("failed", str(error))
 
     def close(self, status: str | None = None, error: str | None = None) -> None:
         """Record how a training run ended and let go of the lock."""
