@@ -182,7 +182,7 @@ def test_damaged_weights(base, tmp_path):
     shutil.copytree(base, tmp_path / "m")
     whole = (base / "model.safetensors").read_bytes()
     (tmp_path / "m/model.safetensors").write_bytes(whole[: len(whole) // 2])
-    check_refused(Config(model_name_or_path=str(tmp_path / "m")), "cannot be loaded")
+    check_refused(Config(model_name_or_path=str(tmp_path / "m")), "model.safetensors", "damaged")
 
 
 def test_an_unknown_architecture(base, tmp_path):

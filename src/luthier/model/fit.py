@@ -6,13 +6,12 @@ that the run recorded, and the base's name in adapter_config.json (which only wa
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.errors import ModelError
-from luthier.model import locate
+from luthier.model import files, locate
 from luthier.runs import hashing
 
 if TYPE_CHECKING:
@@ -50,32 +49,26 @@ def check(model: torch.nn.Module, adapter: Path, config: Config) -> None:
 
 
 def _recorded_base(adapter: Path) -> str | None:
-    settings = json.loads((adapter / locate.ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    name = settings.get("base_model_name_or_path")
+    name = files.read_json(adapter / locate.ADAPTER_CONFIG).get("base_model_name_or_path")
     return str(name) if name else None
 
 
 def _wrong_shapes(model: torch.nn.Module, adapter: Path) -> list[str]:
     """What does not fit, in words. Only file headers are read."""
-    from safetensors import safe_open
-
     modules = dict(model.named_modules())
     wrong = []
-    with safe_open(adapter / locate.ADAPTER_WEIGHTS, framework="pt") as file:
-        keys = file.keys()
-        for key in keys:
-            found = _expected(key, modules)
-            if found is None:
-                continue
-            axis, size = found
-            name = key.removeprefix(PREFIX)
-            shape = file.get_slice(key).get_shape()
-            if size is None:
-                wrong.append(f"the base has no {name.partition('.lora_')[0]}")
-            elif shape[axis] != size:
-                wrong.append(
-                    f"{name} is {'x'.join(map(str, shape))} where the base wants {size} in dimension {axis}"
-                )
+    for key, shape in files.header(adapter / locate.ADAPTER_WEIGHTS)[1].items():
+        found = _expected(key, modules)
+        if found is None:
+            continue
+        axis, size = found
+        name = key.removeprefix(PREFIX)
+        if size is None:
+            wrong.append(f"the base has no {name.partition('.lora_')[0]}")
+        elif len(shape) <= axis or shape[axis] != size:
+            wrong.append(
+                f"{name} is {'x'.join(map(str, shape))} where the base wants {size} in dimension {axis}"
+            )
     return wrong
 
 
@@ -101,13 +94,13 @@ def _changed_files(adapter: Path, given: str) -> list[str] | None:
     for home in (adapter, adapter.parent):  # a checkpoint lies in its run
         if not (home / "manifest.json").is_file():
             continue
-        base = json.loads((home / "manifest.json").read_text(encoding="utf-8")).get("base")
+        base = files.read_json(home / "manifest.json").get("base")
         if not base or not folder.is_dir():
             continue
-        files = {name: digest for name, digest in base["files"].items() if name.endswith(".safetensors")}
+        recorded = {name: digest for name, digest in base["files"].items() if name.endswith(".safetensors")}
         return [
             name
-            for name, digest in files.items()
+            for name, digest in recorded.items()
             if not (folder / name).is_file() or hashing.cached(folder / name) != digest
         ]
     return None

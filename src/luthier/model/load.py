@@ -139,7 +139,11 @@ def _build(architecture: PretrainedConfig, config: Config, dtype: torch.dtype) -
 def _read(name: str, architecture: PretrainedConfig, config: Config, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {**locate.hub_options(config), **_attention(config, architecture), "dtype": dtype}
+    options: dict[str, Any] = {
+        **locate.hub_options(config),
+        **_attention(config, architecture),
+        "dtype": dtype,
+    }
     if getattr(architecture, "quantization_config", None) is not None:
         if config.quantization_bit is not None:
             log.warning("quantization_bit has no effect: %s is quantized already", name)

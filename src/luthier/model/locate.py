@@ -7,6 +7,8 @@ when a local path was meant.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,9 +84,25 @@ def hub_options(config: Config) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Whatever transformers, tokenizers or PEFT raise over the files of `name` is a ModelError in words.
+
+    Their parsers raise what they like, tokenizers even a bare Exception.
+    """
+    try:
+        yield
+    except LuthierError:
+        raise
+    except Exception as error:
+        raise explain(name, error) from error
+
+
 def explain(name: str, error: Exception) -> LuthierError:
     """What a failed from_pretrained means for the user."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if isinstance(error, (LookupError, AttributeError, TypeError, RecursionError)):
+        first = f"{type(error).__name__}: {first}"  # the bare message would be a single word
     if Path(name).is_dir():
         return ModelError(f"{name}: cannot be loaded: {first}")
     if isinstance(error, ImportError):

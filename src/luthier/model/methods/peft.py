@@ -28,11 +28,11 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
-from luthier.errors import ModelError
-from luthier.model import fit, locate
+from luthier.errors import LuthierError, ModelError
+from luthier.model import files, fit, locate, trust
 from luthier.model.methods import Method
 from luthier.model.names import not_found
 from luthier.model.quantize import is_quantized
@@ -137,38 +137,63 @@ def chain(directories: Sequence[str | Path], config: Config) -> list[Path]:
     """The adapters in these directories, each after those that it was trained on top of, none twice."""
     found: list[Path] = []
     for name in directories:
-        path = locate.adapter(str(name), config).resolve()
-        for below in json.loads(_header(path).get(BELOW, "[]")):
+        path = _trusted(str(name), config)
+        for below in _below(path):
             if Path(below) not in found:
-                log.info("%s was trained on top of %s, which is merged first", path, below)
-                found.append(locate.adapter(below, config).resolve())
+                log.warning("%s was trained on top of %s, which is merged first", path, below)
+                found.append(_trusted(below, config))
         if path not in found:
             found.append(path)
     return found
 
 
-def _put(model: PreTrainedModel, path: Path, config: Config, trainable: bool) -> PreTrainedModel:
-    fit.check(model, path, config)
-    scale = _header(path).get(PISSA) if trainable else None
-    if scale is not None:
-        return _resume_pissa(model, path, config, json.loads(scale))
-    with seeded(config.seed), _quiet():
-        try:
-            return PeftModel.from_pretrained(model, str(path), adapter_name=NAME, is_trainable=trainable)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"{path}: the adapter cannot be put on {config.model_name_or_path}: {error}"
-            ) from error
+def _trusted(name: str, config: Config) -> Path:
+    path = locate.adapter(name, config).resolve()
+    trust.adapter(path)
+    return path
 
 
-def _header(path: Path) -> dict[str, str]:
-    """The metadata of an adapter's weights. Raises ModelError when the file is damaged."""
+def _below(path: Path) -> list[str]:
+    """Directories only: a file does not decide what is fetched from a hub."""
+    named = _noted(path, BELOW, [])
+    if isinstance(named, list) and all(isinstance(n, str) and Path(n).is_absolute() for n in named):
+        return named
+    raise ModelError(
+        f"{path / locate.ADAPTER_WEIGHTS}: {BELOW}: {str(named)[:200]} is no list of folders. {files.AGAIN}"
+    )
+
+
+def _noted(path: Path, key: str, default: Any = None) -> Any:
+    """What luthier wrote into the header of an adapter's weights under `key`. Raises ModelError."""
+    text = files.header(path / locate.ADAPTER_WEIGHTS)[0].get(key)
     try:
-        with safe_open(path / locate.ADAPTER_WEIGHTS, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except SafetensorError as error:
+        return default if text is None else json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ModelError(
-            f"{path / locate.ADAPTER_WEIGHTS}: damaged: {error}. Copy the adapter again"
+            f"{path / locate.ADAPTER_WEIGHTS}: {key}: is not JSON ({error}). {files.AGAIN}"
+        ) from error
+
+
+def _put(model: PreTrainedModel, path: Path, config: Config, trainable: bool) -> PreTrainedModel:
+    scale = _noted(path, PISSA) if trainable else None
+    with seeded(config.seed), _quiet(), _explained(path, config):
+        fit.check(model, path, config)
+        if scale is not None:
+            return _resume_pissa(model, path, scale)
+        return PeftModel.from_pretrained(model, str(path), adapter_name=NAME, is_trainable=trainable)
+
+
+@contextmanager
+def _explained(path: Path, config: Config) -> Iterator[None]:
+    """PEFT raises whatever it meets first when settings and tensors of an adapter contradict each other."""
+    try:
+        yield
+    except LuthierError:
+        raise
+    except Exception as error:
+        said = str(error).strip() or type(error).__name__
+        raise ModelError(
+            f"{path}: the adapter cannot be put on {config.model_name_or_path}: {said}"
         ) from error
 
 
@@ -298,19 +323,20 @@ def _converted(
     return joined, settings
 
 
-def _resume_pissa(
-    model: PreTrainedModel, path: Path, config: Config, scale: dict[str, Any]
-) -> PreTrainedModel:
+def _resume_pissa(model: PreTrainedModel, path: Path, scale: dict[str, Any]) -> PreTrainedModel:
     """Undo the conversion: take s B0 A0 out of the base again and train A and B further.
 
     Every number comes from the file, so it does not matter whether the decomposition could be repeated.
     """
     settings = LoraConfig.from_pretrained(str(path))
     settings.inference_mode = False
+    if settings.r != 2 * scale["r"]:
+        raise ModelError(
+            f"{path / locate.ADAPTER_WEIGHTS}: {PISSA}: {str(scale)[:80]} is not of this adapter"
+        )
     for key in SCALE:
         setattr(settings, key, scale[key])
-    with seeded(config.seed), _quiet():
-        tuned = get_peft_model(model, settings)
+    tuned = get_peft_model(model, settings)
     rank, start, trained = int(scale["r"]), {}, {}
     with safe_open(path / locate.ADAPTER_WEIGHTS, framework="pt") as file:
         names = file.keys()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from luthier.errors import ModelError
+from luthier.model import files, locate
 from luthier.model.methods import Method, upcast
 from luthier.model.names import not_found
 
@@ -99,9 +100,14 @@ def load(
         model = (attach_freeze if config.finetuning_type == "freeze" else attach_full)(model, config)
         upcast(model, config)
     for directory in directories:
-        # Read in float32, which holds every half-precision value exactly; copying rounds nothing.
-        saved = type(model).from_pretrained(str(directory), dtype=torch.float32, use_safetensors=True)
-        model.load_state_dict(saved.state_dict())
+        files.weights(Path(directory))
+        with locate.explained(str(directory)):
+            # Read in float32, which holds every half-precision value exactly; copying rounds nothing. Built
+            # as this model is: the folder's own config.json decides nothing.
+            saved = type(model).from_pretrained(
+                str(directory), config=model.config, dtype=torch.float32, use_safetensors=True
+            )
+            model.load_state_dict(saved.state_dict())
     return model
 
 
