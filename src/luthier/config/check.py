@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from luthier import redact
 from luthier.config import compat, files, from_run, packages, rules
 from luthier.config.coerce import coerce
 from luthier.config.read import Loaded, read
@@ -52,9 +53,22 @@ def check(loaded: Loaded, verb: str) -> Config:
 
 
 def _written(loaded: Loaded) -> dict[str, Any]:
-    """The values as written, so that a file made of them asks for the same: "007" stays text."""
+    """The values as written, so that a file made of them asks for the same: "007" stays text, as does `${`.
+
+    Secrets that have no effect here (other programs' keys) are left out.
+    """
     texts = {k: raw for k, raw in loaded.raw.items() if k in KEYS and KEYS[k].kind == "str"}
-    return {k: texts.get(k, v) if v is not None else v for k, v in loaded.values.items()}
+    kept = {k: v for k, v in loaded.values.items() if k in KEYS or not redact.secret_name(k)}
+    return {k: _escaped(texts.get(k, v)) if v is not None else v for k, v in kept.items()}
+
+
+def _escaped(value: Any) -> Any:
+    """A value whose texts are read back as they are: nothing in them refers to anything any more."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    if isinstance(value, dict):
+        return {key: _escaped(one) for key, one in value.items()}
+    return [_escaped(one) for one in value] if isinstance(value, list) else value
 
 
 def _translate(loaded: Loaded) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 from typing import Any
 
+from luthier import redact
 from luthier.config import table
 from luthier.config.check import VERBS, check
 from luthier.config.compat import nearest
@@ -41,7 +42,8 @@ def main_check(args: list[str]) -> int:
     except ConfigError as error:
         problems = error.problems
     notes = list(config.notes if config else loaded.notes)
-    print(_json(problems, notes, config) if as_json else "\n".join(_report(problems, notes, config)))
+    text = _json(problems, notes, config) if as_json else "\n".join(_report(problems, notes, config))
+    print(redact.redact(text))
     return 2 if problems else 0
 
 

@@ -68,7 +68,7 @@ def _number(value: Any, what: str) -> float:
         raise ValueError(f"must be {what}, not {_show(value)}")
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"must be {what}, not {_show(value)}") from None
     if not math.isfinite(number):
         raise ValueError(f"must be finite, not {_show(value)}")

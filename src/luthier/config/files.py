@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import json
+import os
 from pathlib import Path
 from typing import Any
 
+from luthier.config import plain
 from luthier.config.compat import nearest
 from luthier.config.schema import Config
 from luthier.types import Problem
@@ -119,16 +120,16 @@ def _datasets(config: Config) -> list[Problem]:
 
 def _info(file: Path) -> tuple[dict[str, Any] | None, Problem | None]:
     """The table of data sets, None where there is no such file."""
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None, None
     try:
-        table = json.loads(file.read_text("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        return None, Problem(
-            f"{file}:{error.lineno}", f"is not valid JSON: {error.msg}", f"see column {error.colno}"
-        )
-    except (OSError, UnicodeDecodeError) as error:
-        return None, Problem(str(file), f"cannot be read: {error}", "a file in UTF-8")
+        table, _, doubles = plain.from_json(plain.read_text(file, plain.LONGEST_JSON))
+    except plain.Unreadable as error:
+        where = f"{file}:{error.line}" if error.line else str(file)
+        return None, Problem(where, error.what, error.instead)
+    if doubles:
+        key, line = doubles[0]
+        return None, Problem(f"{file}:{line}", f"`{key}` is given twice", "one of the two")
     if isinstance(table, dict):
         return table, None
     return None, Problem(str(file), "is not an object of data sets", '{"NAME": {"file_name": "FILE"}}')

@@ -1,14 +1,14 @@
 """What a run directory already knows: base, adapter, template, system message.
 
-Read with json alone, so that a run can be used without importing the rooms above.
+Read without the model libraries, so that a run can be used without importing the rooms above.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from luthier.config import plain
 from luthier.config.read import MARKER, Loaded, read
 from luthier.config.schema import KEYS
 
@@ -161,9 +161,9 @@ def _json(file: Path, loaded: Loaded) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        loaded.add(str(file), f"cannot be read: {error}", "a run directory that is whole")
+        found = plain.from_json(plain.read_text(file, plain.LONGEST_JSON)).value
+    except plain.Unreadable as error:
+        loaded.add(str(file), f"cannot be read: {error.what}", "a run directory that is whole")
         return {}
     return found if isinstance(found, dict) else {}
 

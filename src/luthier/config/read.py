@@ -1,7 +1,7 @@
 """Config files and command-line words -> values, each with the place where it was written.
 
-OmegaConf decides what a value means (`1e-4` is a float, `${...}` refers to other keys and to the
-environment); this file adds what it does not keep: lines, all duplicate keys, and `--key value`.
+A value means what it means to LLaMA-Factory (`1e-4` is a number, `007` is one, too); `plain` reads the files,
+`interpolate` fills in what refers to other keys and to the environment. Lines and duplicate keys are kept.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from luthier.config import compat
+from luthier import redact
+from luthier.config import compat, plain
+from luthier.config.interpolate import Interpolation, Refused
 from luthier.config.schema import KEYS
 from luthier.types import Problem
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 MARKER = "luthier.json"
 _PAIR = re.compile(r"([A-Za-z_][\w.\-]*)=(.*)", re.DOTALL)
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+MOST_KEYS = 2_000  # there are some hundreds, with those of other programs
+DEEPEST_KEY = 8
 _BOOLEANS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 
 
@@ -66,18 +68,15 @@ def read(args: Sequence[str] | Mapping[str, Any], env: Mapping[str, str]) -> Loa
     Later files win over earlier ones, the command line wins over files, and the environment comes last.
     Nothing is raised for a wrong request: problems are collected in the result.
     """
-    from omegaconf import OmegaConf
-
     loaded = Loaded()
-    merged = OmegaConf.create({})
+    merged: dict[str, Any] = {}
     if isinstance(args, Mapping):
-        merged = OmegaConf.create(dict(args))
-        loaded.where.update(dict.fromkeys(args, "argument"))
+        merged = {str(key): value for key, value in args.items()}
+        loaded.where.update(dict.fromkeys(merged, "argument"))
     else:
         files, pairs = split(args, loaded)
         for file in files:
-            values = _file(file, loaded)
-            merged.merge_with(OmegaConf.create(values))
+            _merge(merged, _file(file, loaded))
         for pair in pairs:
             _set(merged, pair, loaded)
     _resolve(merged, loaded)
@@ -150,9 +149,9 @@ def _file(path: Path, loaded: Loaded) -> dict[str, Any]:
     """The top-level mapping of a config file; lines go to `loaded.where`."""
     before = len(loaded.problems)
     values, lines = _parsed(path, loaded)
-    if isinstance(values, dict):
+    if isinstance(values, dict) and _named(path, values, loaded):
         loaded.where.update({k: f"{path}:{lines[k]}" for k in values if k in lines})
-        return {str(k): v for k, v in values.items()}
+        return values
     if len(loaded.problems) == before:
         loaded.add(f"{path}:1", "is not made of `key: value` lines", "key: value")
     loaded.unread = True
@@ -162,127 +161,107 @@ def _file(path: Path, loaded: Loaded) -> dict[str, Any]:
 def _parsed(path: Path, loaded: Loaded) -> tuple[Any, dict[str, int]]:
     """(value, key -> line) of a config file; what cannot be read is a problem, and no mapping."""
     try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        loaded.add(str(path), f"cannot be read: {error.strerror}", "the path of a config file")
+        text = plain.read_text(path)
+        found = (plain.from_json if path.suffix.lower() == ".json" else plain.from_yaml)(text)
+    except plain.Unreadable as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        loaded.add(where, error.what, error.instead)
         return None, {}
-    except UnicodeDecodeError as error:
-        loaded.add(str(path), f"is not UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8")
-        return None, {}
-    return (_json if path.suffix.lower() == ".json" else _yaml)(path, text, loaded)
-
-
-def _json(path: Path, text: str, loaded: Loaded) -> tuple[Any, dict[str, int]]:
-    lines: dict[str, int] = {}
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen = [k for k, _ in items]
-        for key in sorted({k for k in seen if seen.count(k) > 1}):
-            loaded.add(f"{path}:{_line(text, key, last=True)}", f"`{key}` is given twice", "one of the two")
-        return dict(items)
-
-    try:
-        values = json.loads(text, object_pairs_hook=pairs)
-    except json.JSONDecodeError as error:
-        what = f"is not valid JSON: {error.msg} (column {error.colno})"
-        loaded.add(f"{path}:{error.lineno}", what, "mend it there, or write YAML")
-        return None, {}
-    if isinstance(values, dict):
-        lines = {k: _line(text, k) for k in values}
-    return values, lines
-
-
-def _line(text: str, key: str, last: bool = False) -> int:
-    found = [m.start() for m in re.finditer(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:", text)]
-    return text.count("\n", 0, found[-1 if last else 0]) + 1 if found else 1
-
-
-def _yaml(path: Path, text: str, loaded: Loaded) -> tuple[Any, dict[str, int]]:
-    import yaml
-    from omegaconf import OmegaConf
-
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        loaded.add(f"{path}:{mark.line + 1 if mark else 1}", f"is not valid YAML: {what}", "key: value")
-        return None, {}
-    if root is None:
-        return {}, {}
-    if not isinstance(root, yaml.MappingNode):
-        return None, {}
-    lines = {k.value: k.start_mark.line + 1 for k, _ in root.value}
-    duplicates = list(_duplicates(root))
-    for key, line in duplicates:
+    for key, line in found.doubles:
         loaded.add(f"{path}:{line}", f"`{key}` is given twice", "one of the two")
-    if duplicates:
-        text = yaml.serialize(root)  # the first of each, to find what else is wrong
-    return OmegaConf.to_container(OmegaConf.create(text), resolve=False), lines
+    value = {} if found.value is None and path.suffix.lower() != ".json" else found.value
+    return value, found.lines
 
 
-def _duplicates(node: Any) -> Sequence[tuple[str, int]]:
-    """(key, line) of every key that its mapping had before, at any depth; they are taken out of it."""
-    import yaml
-
-    found: list[tuple[str, int]] = []
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, Any] = {}
-        for key, value in node.value:
-            if key.value in seen:
-                found.append((key.value, key.start_mark.line + 1))
-            seen.setdefault(key.value, (key, value))
-            found += _duplicates(value)
-        node.value = list(seen.values())
-    elif isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            found += _duplicates(child)
-    return found
+def _named(path: Path, values: dict[Any, Any], loaded: Loaded) -> bool:
+    """Whether the keys of a file are names, and not too many to be those of a configuration."""
+    odd = [key for key in values if not isinstance(key, str)]
+    if odd:
+        loaded.add(str(path), f"`{odd[0]}` is a number, not the name of a key", "names as keys")
+    elif len(values) > MOST_KEYS:
+        loaded.add(str(path), f"has {len(values):,} keys", f"a configuration: at most {MOST_KEYS:,} keys")
+    else:
+        return True
+    return False
 
 
 # --- command line, interpolation, environment ------------------------------------------------------------
 
 
-def _set(merged: DictConfig, pair: _Pair, loaded: Loaded) -> None:
-    import yaml
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+def _merge(merged: dict[str, Any], new: Mapping[str, Any]) -> None:
+    """Put `new` over `merged`: mappings key by key, everything else as a whole."""
+    for key, value in new.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            _merge(old, value)
+        else:
+            merged[key] = value
 
-    top = pair.key.split(".")[0]
+
+def _set(merged: dict[str, Any], pair: _Pair, loaded: Loaded) -> None:
     try:
-        parsed = OmegaConf.from_dotlist([f"value={pair.text}"])
-        value = OmegaConf.to_container(parsed, resolve=False)["value"]  # type: ignore[call-overload, index]
-    except (yaml.YAMLError, OmegaConfBaseException):
+        value = plain.from_yaml(pair.text).value
+    except plain.Unreadable:
         value = pair.text  # free text that is not YAML: `--system "a: b: c"`
-    try:
-        OmegaConf.update(merged, pair.key, value, merge=True)
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
-        loaded.add(pair.shown, f"cannot be set: {str(error).splitlines()[0]}", "key=value")
-        return
+    *above, last = pair.key.split(".")
+    top = above[0] if above else last
+    inside: Any = merged
+    for part in above:
+        inside = inside.setdefault(part, {})
+        if not isinstance(inside, dict) or len(above) > DEEPEST_KEY:
+            loaded.add(pair.shown[:80], f"cannot be set: `{part}` is no mapping", f"{top}=VALUE")
+            return
+    _merge(inside, {last: value})
     loaded.where[top] = pair.shown
     loaded.raw.pop(top, None)
     if top == pair.key:
         loaded.raw[top] = pair.text
 
 
-def _resolve(merged: DictConfig, loaded: Loaded) -> None:
-    """Interpolate key by key, so that each failure is named with its own place."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    for key in list(merged):
-        name = str(key)
+def _resolve(merged: dict[str, Any], loaded: Loaded) -> None:
+    """Fill in references key by key, so that each failure is named with its own place."""
+    filled = Interpolation(merged)
+    for name in merged:
+        where = loaded.where.get(name, name)
         try:
-            value = merged[key]
-            value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        except OmegaConfBaseException as error:
-            loaded.add(
-                loaded.where.get(name, name), f"`{name}`: {str(error).splitlines()[0]}", "a key that is there"
-            )
+            value = filled.value(name)
+        except Refused as error:
+            what, _, instead = str(error).partition(" -> ")
+            loaded.add(where, f"`{name}`: {what}", instead)
+            continue
+        wrong = _unfit(name, value)
+        if wrong:
+            loaded.add(where, *wrong)
             continue
         loaded.values[name] = value
         if "${" in loaded.raw.get(name, ""):
             del loaded.raw[name]
+
+
+def _unfit(name: str, value: Any) -> tuple[str, str] | None:
+    """Why a key and its value may not go into a run: characters that no name or text has, or a secret."""
+    shown = json.dumps(name) if _CONTROL.search(name) else f"`{name}`"
+    for text in (name, *_texts(value)):
+        found = _CONTROL.search(text)
+        if found:
+            return f"{shown} holds the character U+{ord(found[0]):04X}", "text without control characters"
+        secret = "" if redact.secret_name(name) else redact.found_in(text)
+        if secret:
+            return (
+                f"{shown} holds {secret}, which would be kept with the run",
+                "leave it in the environment, where what needs it reads it",
+            )
+    return None
+
+
+def _texts(value: Any) -> list[str]:
+    """All strings in a plain value, keys included."""
+    if isinstance(value, str):
+        return [value]
+    below = [*map(str, value), *value.values()] if isinstance(value, dict) else value
+    if not isinstance(below, list):
+        return []
+    return [text for one in below for text in _texts(one)]
 
 
 def _environment(env: Mapping[str, str], loaded: Loaded) -> None:
