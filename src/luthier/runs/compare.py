@@ -26,6 +26,8 @@ _HARMLESS = frozenset(
     "flash_attn gradient_checkpointing disable_gradient_checkpointing hub trust_remote_code "
     "do_train system".split()
 )
+# Only their product, with the number of ranks, has a meaning: the examples of a step.
+_STEP = ("per_device_train_batch_size", "gradient_accumulation_steps")
 # Where the run is written: whoever moves a run knows it.
 _PLACES = frozenset(("output_dir", "logging_dir", "run_name"))
 _HARMLESS_SECTIONS = ("generate", "export")
@@ -67,7 +69,7 @@ def kind_of(key: str) -> Kind:
 
 
 def manifest_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """What differs in content: data files, template, tokenizer, weights; and versions (only rounding)."""
+    """What differs in content: data files, template, tokenizer, weights; and the process and its versions."""
     found = _data(old.get("data") or [], new.get("data") or [])
     for part in ("tokenizer", "base"):
         found += _files(part, _by_name(old.get(part)), _by_name(new.get(part)))
@@ -75,10 +77,11 @@ def manifest_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Cha
         found += _files("adapters", _by_name(before), _by_name(after))
     if old.get("template") != new.get("template"):
         found.append(Change("template", old.get("template"), new.get("template"), kind_of("template")))
-    then, now = old.get("versions", {}), new.get("versions", {})
-    for name in [*then, *(n for n in now if n not in then)]:
-        if then.get(name) != now.get(name):
-            found.append(Change(f"versions.{name}", then.get(name), now.get(name), "harmless"))
+    for part in ("versions", "process"):
+        then, now = old.get(part, {}), new.get(part, {})
+        for name in [*then, *(n for n in now if n not in then)]:
+            if then.get(name) != now.get(name):
+                found.append(Change(f"{part}.{name}", then.get(name), now.get(name), "harmless"))
     return found
 
 
@@ -88,11 +91,22 @@ def all_changes(
     old_manifest: Mapping[str, Any],
     new_manifest: Mapping[str, Any],
 ) -> list[Change]:
-    """Changes of configuration and content together; a new name for the same content is harmless."""
+    """Changes of configuration and content together; a new name for the same content is harmless.
+
+    So is another division of the same examples per step among ranks, devices and accumulation: a step is
+    planned as a whole. Versions, threads, devices and ranks change rounding, and more than one rank draws
+    its dropout otherwise.
+    """
     content = manifest_changes(old_manifest, new_manifest)
     changed = {change.key.split(".")[0] for change in content}
+    before, after = _per_step(old_config, old_manifest), _per_step(new_config, new_manifest)
     found = []
+    if before != after:
+        found.append(Change("examples per step", before, after, "changes the mathematics"))
     for change in changes(old_config, new_config):
+        if change.key in _STEP:
+            found.append(Change(change.key, change.old, change.new, "harmless"))
+            continue
         part = _CONTENT.get(change.key)
         if part is None:
             found.append(change)
@@ -116,6 +130,12 @@ def confirm(found: Iterable[Change], confirmed: bool) -> list[str]:
         instead = "undo these, or set confirm_changes: true to go on with them"
         raise RunError(_listed("was begun without", grave, instead))
     return [f"continuing with {change}" for change in found if change.key not in _PLACES]
+
+
+def _per_step(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> int:
+    """Examples of one optimizer step over all ranks."""
+    size, steps = (int(config.get(key) or 1) for key in _STEP)
+    return size * steps * int(manifest.get("process", {}).get("world", 1))
 
 
 def _listed(what: str, found: Iterable[Change], instead: str) -> str:

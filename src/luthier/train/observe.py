@@ -35,6 +35,7 @@ class Progress:
     trained_tokens: float = 0.0
     num_input_tokens_seen: int = 0
     train_seconds: float = 0.0
+    micro_batch_tokens: int = 0
     best_metric: float | None = None
     best_global_step: int | None = None
     evaluations_without_gain: int = 0
@@ -93,6 +94,7 @@ def due(session: Session, strategy: str, every: float | None) -> bool:
 def observe(session: Session, step: Step) -> None:
     """Everything that happens after a step, in the order that a reader of the log expects."""
     session.progress.add(step)
+    session.progress.micro_batch_tokens = session.job.budget
     session.measured = None
     for note in session.job.notes:
         session.say(note)

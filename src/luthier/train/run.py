@@ -50,7 +50,7 @@ def train(config: Config) -> Run:
         with _run(config, engine) as run:
             for note in run.notes:
                 screen.say(note)
-            made = setup(config, machine, run, screen, engine.is_main)
+            made = setup(config, machine, run, screen, engine)
             at_work, model = session(made, engine)
             asked = 0 if only_evaluates(config) else _train(at_work, made, model)
             if asked and (config.do_eval or config.do_predict):

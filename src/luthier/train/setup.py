@@ -47,7 +47,7 @@ def only_evaluates(config: Config) -> bool:
     return not config.do_train and (config.do_eval or config.do_predict)
 
 
-def setup(config: Config, machine: Machine, run: Run, screen: Screen, is_main: bool) -> Setup:
+def setup(config: Config, machine: Machine, run: Run, screen: Screen, engine: Engine) -> Setup:
     """Tokenizer, template and data: all that can fail cheaply, before the model is loaded."""
     tokenizer = loading.tokenizer(config)
     renderer = Renderer.of(config, tokenizer)
@@ -59,8 +59,8 @@ def setup(config: Config, machine: Machine, run: Run, screen: Screen, is_main: b
     if prepared.train is None and not only_evaluates(config):
         raise ConfigError([Problem("dataset", "nothing to train on", "dataset: NAME or a file")])
     made = Setup(config, machine, run, tokenizer, renderer, prepared, screen)
-    if is_main:
-        _confirm(made)
+    if engine.is_main:
+        _confirm(made, engine)
         write_account(made)
         run.write_text(templates.FILE, renderer.template.text)
     return made
@@ -113,6 +113,7 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
     if run.resume_from is not None:
         made_session.progress = observe.restore(run.resume_from)
         made_session.saved = made_session.progress.global_step
+        job.budget = _budget_of(made, made_session.progress) or job.budget
         checkpoint.load_optimizer(optimizer, model, run.resume_from)
     return made_session, model
 
@@ -199,7 +200,15 @@ def _budget(made: Setup, model: torch.nn.Module) -> int:
     return memory.tokens_per_pass(model.config, made.machine, weights, trained, checkpointing)
 
 
-def _confirm(made: Setup) -> None:
+def _budget_of(made: Setup, progress: observe.Progress) -> int:
+    """The budget that the run had come to, on the machine where it had; another one would round otherwise."""
+    then = made.run.made_of()["manifest"]["machine"]
+    now = asdict(made.machine)
+    same = all(then.get(key) == now[key] for key in ("device", "name", "memory_bytes"))
+    return progress.micro_batch_tokens if same and not made.config.micro_batch_tokens else 0
+
+
+def _confirm(made: Setup, engine: Engine) -> None:
     """Write what the run is made of; on resume, name every change, and have those that matter confirmed."""
     config, run = made.config, made.run
     base = Path(locate.model(str(config.model_name_or_path), config))
@@ -212,6 +221,8 @@ def _confirm(made: Setup) -> None:
         base_dir=folder,
         machine=asdict(made.machine),
     )
+    threads = torch.get_num_threads()
+    new["process"] = {"world": engine.world, "threads": threads, "device": engine.device.type}
     if run.resume_from is not None:
         old = run.made_of()
         found = compare.all_changes(old["config"], config.as_dict(), old["manifest"], new)
