@@ -146,6 +146,8 @@ def _finish(at_work: observe.Session, made: Setup, parameters: int) -> None:
     results.write(run, "train", metrics)
     results.write_state(at_work)
     if config.streaming:
+        # Continued after its last step, a run has read nothing yet; the account is of all that it trained on.
+        at_work.job.corpus[at_work.job.plan.examples(at_work.progress.global_step - 1)[-1]]
         write_account(made)
     if config.plot_loss and not results.plot(run, at_work.progress.log_history):
         made.screen.say('plot_loss: matplotlib is not installed: pip install "luthier[plot]"')
