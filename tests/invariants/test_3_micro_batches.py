@@ -10,7 +10,7 @@ from luthier.data.plan import Plan
 from luthier.errors import TrainError
 from luthier.model import attention
 from luthier.train.engine import Engine
-from luthier.train.loop import Job, steps
+from luthier.train.loop import Job, evaluate, steps
 from luthier.train.stages import loss_of
 from luthier.types import Rendered, Tokens
 
@@ -97,13 +97,31 @@ def test_out_of_memory_splits_the_step_and_repeats_it(tmp_path, whole):
     seen, weights = run(made)
     assert float((weights - whole[1]).norm() / whole[1].norm()) <= LIMIT
     assert [s.loss for s in seen] == pytest.approx([s.loss for s in whole[0]], rel=LIMIT)
-    assert made.budget <= 60
-    assert "out of memory; forward passes cut to" in made.notes[0]
+    assert made.budget == made.learnt <= 60
+    assert made.notes == [
+        f"step 1: out of memory; forward passes cut to {made.budget} tokens (before: 1000000), here and from "
+        "now on, and repeated (2 x) with the same mathematics"
+    ]
 
 
-def test_an_example_that_does_not_fit_is_named(tmp_path):
-    with pytest.raises(TrainError, match=r"rows\.json:\d+ with \d+ tokens.*cutoff_len"):
+def test_an_example_that_does_not_fit_is_named_with_a_length_that_does(tmp_path):
+    with pytest.raises(
+        TrainError, match=r"a pass: rows\.json:\d+, 2\d tokens .*and it fits with cutoff_len: 1[0-5]$"
+    ):
+        run(job(tmp_path / "big", loss=out_of_memory_above(15)))
+
+
+def test_an_example_of_which_nothing_fits_is_named(tmp_path):
+    with pytest.raises(TrainError, match=r"does not fit with .*cutoff_len: 8 either"):
         run(job(tmp_path / "big", loss=out_of_memory_above(5)))
+
+
+def test_an_evaluation_that_runs_out_of_memory_is_cut_smaller_too(tmp_path):
+    whole, spared = job(tmp_path / "a"), job(tmp_path / "b", loss=out_of_memory_above(60))
+    expected, found = (evaluate(made, made.corpus) for made in (whole, spared))
+    assert found == pytest.approx(expected, rel=LIMIT)
+    assert spared.budget <= 64 and spared.notes[0].startswith("evaluation: out of memory; forward passes cut")
+    assert spared.model.training
 
 
 def test_accumulation_equals_a_larger_batch(tmp_path):
@@ -128,6 +146,6 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_row(tmp
     row = f"rows.json:{Plan(units=24, per_step=8, seed=5, max_steps=4).examples(0)[3] + 1}"
     made = job(tmp_path / "nan", budget=1, loss=poisoned(row))
     before = [p.detach().clone() for p in made.model.parameters()]
-    with pytest.raises(TrainError, match=rf"step 1: the loss is nan.*Rows of this pass: {row}\. "):
+    with pytest.raises(TrainError, match=rf"step 1: the loss is nan; .*It comes from {row} alone\."):
         list(steps(made))
     assert all(torch.equal(a, b) for a, b in zip(before, made.model.parameters(), strict=True))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from luthier.errors import MissingPackage
 
 # What each tracker calls the name of a run.
 _RUN_NAMES = {"wandb": "name", "mlflow": "run_name", "swanlab": "experiment_name", "trackio": "name"}
+
+BUCKET = 2**25
+"""Values that ranks exchange at once: large enough for the network, small beside the gradients."""
+
+_T = TypeVar("_T")
 
 
 class Engine:
@@ -37,7 +41,6 @@ class Engine:
             project_dir=str(logs) if logs else None,
         )
         self._tracking = bool(trackers)
-        self._model: nn.Module | None = None
 
     @property
     def rank(self) -> int:
@@ -58,8 +61,16 @@ class Engine:
     def prepare(
         self, model: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
-        self._model, wrapped = self._accelerator.prepare(model, optimizer)
-        return self._model, wrapped
+        """Place both on the device. The model gets no data-parallel wrapper, whose exchange of gradients
+        inside the backward pass would leave the other ranks waiting when one of them cannot go on; instead
+        `sum_gradients` exchanges them. All ranks start from the main one's trained weights.
+        """
+        model = self._accelerator.prepare_model(model, evaluation_mode=True)
+        if self.world > 1:
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    torch.distributed.broadcast(parameter.data, 0)
+        return model, self._accelerator.prepare_optimizer(optimizer)
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         return self._accelerator.unwrap_model(model)
@@ -71,17 +82,32 @@ class Engine:
         kind = torch.float32 if self.device.type == "mps" else torch.float64
         return float(self._accelerator.reduce(torch.tensor(value, dtype=kind, device=self.device), "sum"))
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate gradients; ranks exchange them on the last micro-batch of a step only."""
-        with nullcontext() if last else self._unsynced():
-            self._accelerator.backward(loss)
+    def gather(self, value: _T) -> list[_T]:
+        """What every rank says, in the order of ranks, on every rank. Small plain values only."""
+        return [value] if self.world == 1 else list(gather_object([value]))
 
-    def _unsynced(self) -> AbstractContextManager[Any]:
-        return self._accelerator.no_sync(self._model)
+    def backward(self, loss: Tensor) -> None:
+        """Add this rank's gradients."""
+        self._accelerator.backward(loss)
 
-    def forward_context(self, last: bool) -> AbstractContextManager[Any]:
-        """Data-parallel wrappers decide in forward whether the backward pass will exchange gradients."""
-        return nullcontext() if last or self.world == 1 else self._unsynced()
+    @torch.no_grad()
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace each gradient by its sum over ranks. One that no rank has stays absent: its parameter
+        would otherwise decay on several ranks, but not on one.
+        """
+        if self.world == 1:
+            return
+        has = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
+        torch.distributed.all_reduce(has)
+        used = [p for p, ranks in zip(parameters, has.tolist(), strict=True) if ranks]
+        for parameter in used:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        for bucket in _buckets([p.grad for p in used if p.grad is not None]):
+            flat = torch.cat([grad.flatten() for grad in bucket])
+            torch.distributed.all_reduce(flat)
+            for grad, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+                grad.copy_(part.view_as(grad))
 
     def clip(self, parameters: Iterable[nn.Parameter], limit: float) -> float:
         """L2 norm of all gradients before clipping them to `limit` (<= 0: measured only)."""
@@ -113,6 +139,19 @@ class Engine:
     def end(self) -> None:
         if self._tracking:
             self._accelerator.end_training()
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors in their order, in runs of one dtype and of at most BUCKET values (a larger tensor alone)."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        size = sum(t.numel() for t in bucket) + tensor.numel()
+        if bucket and (size > BUCKET or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 def _installed(name: str) -> bool:

@@ -1,18 +1,76 @@
-"""How many tokens one forward pass may hold: an estimate from the model's sizes and the machine's memory.
+"""Memory: how many tokens one forward pass may hold, and what it means when there is too little.
 
-An estimate may err towards too many: the loop then splits the step smaller and repeats it. It changes
-speed only, never the mathematics.
+The budget is an estimate from the model's sizes and the machine's memory. It may err towards too many: the
+loop then splits the step smaller and repeats it. It changes speed only, never the mathematics.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import errno
+import gc
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
 
 from luthier.config import Machine
+from luthier.data.batch import Flat
 
 LARGEST = {"cpu": 4096}
 DEFAULT_LARGEST = 32768
 """Beyond this a longer row does not run faster; it only takes longer until the next Ctrl-C is heard."""
+
+_T = TypeVar("_T")
+_WORDS = re.compile(
+    r"out of memory|not enough memory|can(no|')t allocate memory|failed to allocate|bad_alloc"
+    r"|(CUBLAS|CUDNN|CUSOLVER|CUSPARSE|CUFFT)_STATUS_(INTERNAL_ERROR_HOST_)?ALLOC(ATION)?_FAILED"
+    r"|could not create a (memory|primitive)",
+    re.IGNORECASE,
+)
+"""How allocators say it: PyTorch's own for CPU ("DefaultCPUAllocator: can't allocate memory", on Windows "not
+enough memory"), CUDA, HIP, XPU, NPU and MPS ("MPS backend out of memory"), a driver ("CUDA error: out of
+memory"), math libraries ("CUBLAS_STATUS_ALLOC_FAILED"), C++ ("std::bad_alloc"), oneDNN ("could not create a
+memory object"; it has no other words for it)."""
+
+
+class Shortage(Exception):
+    """A pass, or an update, did not fit into memory. flats: its sequences · said: the allocator's words."""
+
+    def __init__(self, flats: Sequence[Flat], said: str) -> None:
+        super().__init__(said)
+        self.flats, self.said = list(flats), said
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an exception says, in any of its forms, that memory ran out."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and _WORDS.search(str(error)) is not None
+
+
+def watched(work: Callable[[], _T], flats: Sequence[Flat] = ()) -> _T:
+    """Do `work`; raises Shortage in place of whatever the allocator raised, with the memory given back."""
+    try:
+        return work()
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not ran_out(error):
+            raise
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    # Outside the handler: the exception's frames would keep the tensors of the failed pass alive.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+    raise Shortage(flats, said)
+
+
+def smaller(budget: int, passes: Sequence[Sequence[Flat]]) -> int:
+    """Half of what the largest pass holds, or of the budget where that is less."""
+    return max(1, min(budget, max(sum(len(f.ids) for f in p) for p in passes)) // 2)
 
 
 def tokens_per_pass(
