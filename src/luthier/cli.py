@@ -27,7 +27,7 @@ VERBS: dict[str, Verb] = {
     "check": Verb("luthier.config.cli:main_check", "CONFIG", "say all that is wrong with a configuration"),
     "keys": Verb("luthier.config.cli:main_keys", "[NAME]", "explain configuration keys"),
     "data": Verb("luthier.prepare.cli:main", "show FILE|DATASET", "see data as the model will see it"),
-    "runs": Verb("luthier.runs.cli:main", "[RUN ...]", "list and compare runs"),
+    "runs": Verb("luthier.runs.cli:main", "[RUN ...]", "list, compare, reproduce and resume runs"),
     "demo": Verb("luthier.demo.run:main", "[--out DIR]", "the whole path in small, without network or GPU"),
 }
 PLAIN = {"version": "print the version", "help": "print this text"}
@@ -39,6 +39,9 @@ ELSEWHERE = {
     "env": "`luthier check CONFIG` says what this machine can do; `luthier version` prints the version",
     "eval": "`luthier predict RUN --dataset NAME`",
 }
+
+
+RESUME = Verb("luthier.train.run:resume", "RUN", "continue a run as it was started", True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,6 +124,8 @@ def _dispatch(verb: str, words: list[str]) -> int:
     import importlib
 
     row = VERBS[verb]
+    if [verb, *words[:1]] == ["runs", "resume"]:  # it trains, so it is a room above that of the runs
+        row, words = RESUME, words[1:]
     if row.keys and ("--help" in words or "-h" in words):
         from luthier.config.cli import main_help
 

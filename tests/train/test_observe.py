@@ -106,7 +106,7 @@ def test_nothing_but_the_run_is_left_in_the_directory(tmp_path):
     run = tasks.train(tasks.make(tmp_path, save_strategy="no"))
     assert sorted(p.name for p in run.iterdir() if not p.name.startswith(".luthier")) == [
         "adapter_config.json", "adapter_model.safetensors", "all_results.json", "chat_template.jinja",
-        "config.resolved.json", "config.yaml", "ledger.json", "luthier.json", "manifest.json",
-        "template.jinja", "tokenizer.json", "tokenizer_config.json", "train_results.json",
+        "checksums.json", "config.resolved.json", "config.yaml", "ledger.json", "luthier.json",
+        "manifest.json", "template.jinja", "tokenizer.json", "tokenizer_config.json", "train_results.json",
         "trainer_log.jsonl", "trainer_state.json",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""`luthier runs`: list, show, compare and reproduce runs."""
+"""`luthier runs`: list, show, compare and reproduce runs (`resume` is a training, see train/run)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ luthier runs [DIR]                      runs below DIR (saves): status, step, lo
 luthier runs show RUN                   what a run is made of, its checkpoints and results
 luthier runs compare A B                what differs: configuration, data, versions, results
 luthier runs reproduce RUN [--out DIR]  the command that makes the run again; is what it read unchanged?
+luthier runs resume RUN [key=value …]   continue it from its newest whole checkpoint, as it was started
 Each takes --format json."""
 
 Answer = tuple[Any, list[str], int]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,12 @@ from pathlib import Path
 import torch
 
 from luthier.config import Config, load, resolve
+from luthier.errors import RunError, UsageError
 from luthier.model import machine as machines
 from luthier.model import methods
 from luthier.runs import Run
+from luthier.runs.run import CONFIG
+from luthier.runs.seal import MANIFEST
 from luthier.train import observe, results, signals
 from luthier.train.engine import Engine
 from luthier.train.loop import steps
@@ -26,6 +30,24 @@ def main(args: list[str]) -> int:
     run = train(config)
     tell(_as_json(run) if config.format == "json" else str(run.path))
     return 0
+
+
+def resume(args: list[str]) -> int:
+    """`luthier runs resume RUN [key=value …]`: the training of RUN goes on, from any directory.
+
+    Relative paths mean what they meant where the run was started. Raises RunError when RUN is none, or when
+    it stopped before it had written its configuration; else as `train`.
+    """
+    if not args or args[0].startswith("-") or "=" in args[0]:
+        raise UsageError("which run? luthier runs resume RUN; `luthier runs` lists them")
+    run = Run.open(Path(args[0]).absolute())
+    if not (run.path / CONFIG).is_file() or not (run.path / MANIFEST).is_file():
+        raise RunError(f"{run.path}: stopped before anything was trained; start it again as you did")
+    there = run.read_json(MANIFEST).get("cwd", ".")
+    if not os.path.isdir(there):
+        raise RunError(f"{run.path}: was started in {there}, which is gone; use luthier train CONFIG instead")
+    os.chdir(there)
+    return main([str(run.path), *args[1:]])
 
 
 def _as_json(run: Run) -> str:
