@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from luthier.config import Config
 from luthier.data.prepare import Examples
-from luthier.errors import RunError
+from luthier.errors import RunError, TrainError
 from luthier.runs import Run, atomic
 from luthier.train.loop import Job, evaluate
 from luthier.types import Rendered, Step
@@ -96,12 +97,31 @@ def observe(session: Session, step: Step) -> None:
     session.progress.add(step)
     session.progress.micro_batch_tokens = session.job.budget
     session.measured = None
-    for note in session.job.notes:
-        session.say(note)
-    session.job.notes.clear()
+    tell_notes(session)
     log_step(session, step)
     evaluate_step(session)
     save_step(session)
+
+
+def tell_notes(session: Session) -> None:
+    for note in session.job.notes:
+        session.say(note)
+    session.job.notes.clear()
+
+
+@contextmanager
+def naming_what_is_kept(session: Session) -> Iterator[None]:
+    """A training that cannot go on says where the same command will continue once the cause is mended."""
+    try:
+        yield
+    except TrainError as error:
+        tell_notes(session)
+        kept = (
+            f"checkpoint {session.saved} is kept; once the cause is mended the same command continues from it"
+            if session.saved > 0
+            else "no checkpoint was written yet; once the cause is mended the same command starts anew"
+        )
+        raise TrainError(f"{error}.\n{kept}") from error
 
 
 def log_step(session: Session, step: Step) -> None:
@@ -114,7 +134,8 @@ def log_step(session: Session, step: Step) -> None:
         return
     record: dict[str, Any] = {
         "loss": progress.window_sum / progress.window_steps,
-        "grad_norm": step.grad_norm,
+        # JSON knows no infinity, which is what fp16's scaler answers with a skipped update
+        "grad_norm": step.grad_norm if math.isfinite(step.grad_norm) else None,
         "learning_rate": step.learning_rate,
         **step.metrics,
     }
@@ -215,6 +236,7 @@ def run_evaluation(session: Session, asked: Callable[[], int] | None = None) -> 
     for name, corpus in session.evals.items():
         began = time.perf_counter()
         measured = evaluate(session.job, _Until(corpus, asked) if asked else corpus)
+        tell_notes(session)
         seconds = max(time.perf_counter() - began, 1e-9)
         prefix = "eval" if len(session.evals) == 1 else f"eval_{name}"
         out |= {f"{prefix}_{key}": value for key, value in measured.items()}
