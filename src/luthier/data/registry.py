@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from luthier.config import plain
 from luthier.data import formats, sources
-from luthier.data.formats.fields import parse_json
 from luthier.data.sources.encoding import whole
 from luthier.data.spec import COLUMNS, INFO, OPENAI_COLUMNS, OPENAI_TAGS, TAGS, DatasetSpec
 from luthier.errors import DataError
@@ -91,12 +91,14 @@ def _info(dataset_dir: str) -> dict[str, Any] | None:
         path = hub.download(spec, [INFO]) / INFO
     else:
         path = Path(dataset_dir) / INFO
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     try:
-        info = parse_json(whole(path), "")
-    except formats.RowProblem as error:
-        raise DataError(f"{path}: {error.reason} -> repair it") from error
+        plain.read_bytes(path, plain.LONGEST_JSON)
+        info = plain.from_json(whole(path)).value
+    except plain.Unreadable as error:
+        line = f"line {error.line}: " if error.line else ""
+        raise DataError(f"{path}: {line}{error.what} -> {error.instead}") from error
     if not isinstance(info, dict) or not all(isinstance(entry, dict) for entry in info.values()):
         raise DataError(f'{path}: not a table of data sets -> write {{"name": {{"file_name": "name.json"}}}}')
     return info

@@ -11,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from luthier.data.sources.encoding import note
+from luthier.data.sources import packed
+from luthier.data.sources.encoding import blocks, note
 from luthier.data.spec import DatasetSpec
 from luthier.errors import DataError
 from luthier.types import BadRow, Row
@@ -33,9 +34,7 @@ READERS: dict[str, str] = {
 }
 ADVICE = {
     ".xls": "open it and save it as .xlsx or as CSV in UTF-8",
-    ".zip": "unpack it and name the files or their folder",
-    ".tar": "unpack it and name the files or their folder",
-    ".tgz": "unpack it and name the files or their folder",
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), packed.UNPACK),
     ".zst": "unpack it (zstd -d), or pack it with gzip",
     ".xz": "unpack it (xz -d), or pack it with gzip",
     ".bz2": "unpack it (bzip2 -d), or pack it with gzip",
@@ -143,11 +142,11 @@ def _reader(path: Path) -> Callable[[Path, list[str] | None], Iterator[tuple[int
 
 def _read_file(path: Path, shown: str, notes: list[str] | None) -> Iterator[Row | BadRow]:
     reader, empty = _reader(path), True
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty -> write at least one row, or leave it out")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    packed.check_file(path)
+    head = next(blocks(path, packed.HEAD), b"")
+    if not head:
+        raise DataError(f"{path}: the file is empty -> write at least one row, or leave it out")
+    packed.check_head(path, head, extension(path))
     for number, value in reader(path, notes):
         empty = False
         yield _wrap(value, f"{shown}:{number}")

@@ -46,11 +46,12 @@ def _numbered(path: Path, batches: Any) -> Iterator[tuple[int, Any]]:
     try:
         with ExitStack() as stack:
             for batch in batches(seekable(path, stack)):
+                batch.validate(full=True)  # offsets that lie would read outside of the file's memory
                 for start in range(0, batch.num_rows, BATCH):
                     for row in batch.slice(start, BATCH).to_pylist():
                         number += 1
                         yield number, row
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, MemoryError) as error:
         raise DataError(
             f"{path}: not a sound Parquet or Arrow file ({error}) -> copy or download it again"
         ) from error

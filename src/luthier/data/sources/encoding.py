@@ -11,7 +11,6 @@ from __future__ import annotations
 import codecs
 import gzip
 import re
-import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -19,10 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, cast
 
+from luthier.data.sources import packed
 from luthier.errors import DataError
 
 SAMPLE = 64 << 20  # bytes looked at before the encoding is decided
 CHUNK = 1 << 20  # bytes decoded at a time
+LONGEST = 256 << 20  # characters of a line or row; one that has not ended by then never will
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark begins with UTF-16's
@@ -49,22 +50,25 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 def seekable(path: Path, stack: ExitStack) -> IO[bytes]:
     """The file, for formats read from their end; a packed one is unpacked to a temporary file first."""
-    file = stack.enter_context(open_bytes(path))
     if not path.name.lower().endswith(".gz"):
-        return file
+        return stack.enter_context(open_bytes(path))
     unpacked = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (the stack closes it)
-    shutil.copyfileobj(file, unpacked)
+    for block in blocks(path):
+        unpacked.write(block)
     unpacked.seek(0)
     return unpacked
 
 
 def blocks(path: Path, size: int = CHUNK) -> Iterator[bytes]:
-    """The file's (unpacked) bytes, `size` at a time. Raises DataError when it cannot be read."""
+    """The file's (unpacked) bytes, `size` at a time. Raises DataError when it cannot be read, or unpacks to
+    far more than a data file does."""
     done = 0
     try:
+        check = packed.growth(path)
         with open_bytes(path) as file:
             while block := file.read(size):
                 done += len(block)
+                check(done)
                 yield block
     except EOFError as error:
         raise DataError(
@@ -182,16 +186,27 @@ def lines(path: Path, notes: list[str] | None = None) -> Iterator[str]:
 
     str.splitlines would also cut at U+2028 and others, which may stand inside a JSON string or a cell.
     """
-    rest, old_mac = "", None
+    rest: list[str] = []  # pieces of the line that has not ended yet
+    length, number, old_mac = 0, 1, None
     for chunk in chunks(path, notes):
         if old_mac is None:
             old_mac = "\r" in chunk and "\n" not in chunk
-        parts = (rest + (chunk.replace("\r", "\n") if old_mac else chunk)).split("\n")
-        rest = parts.pop()
+        parts = (chunk.replace("\r", "\n") if old_mac else chunk).split("\n")
+        if len(parts) > 1:
+            parts[0] = "".join((*rest, parts[0]))
+            rest, length = [], 0
+        rest.append(parts.pop())
+        length += len(rest[-1])
+        number += len(parts)
         for part in parts:
             yield part[:-1] if part.endswith("\r") else part
-    if rest:
-        yield rest
+        if length > LONGEST:
+            raise DataError(
+                f"{path}: line {number} has more than {LONGEST >> 20} million characters, too many for a row"
+                " -> break it into lines, one row each"
+            )
+    if length:
+        yield "".join(rest)
 
 
 def whole(path: Path, notes: list[str] | None = None) -> str:

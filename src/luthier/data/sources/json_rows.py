@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from luthier.data.sources.encoding import chunks, lines, note
+from luthier.data.sources.encoding import LONGEST, chunks, lines, note
 from luthier.errors import DataError
 from luthier.types import BadRow
 
@@ -24,7 +24,6 @@ SKIP = re.compile(r"[\s,\ufeff]*")
 SPACE = re.compile(r"[\s\ufeff]*")
 NEXT_ROW = re.compile(r",\s*(?=\{)")
 MESSAGE_KEYS = ({"role", "content"}, {"from", "value"})
-LONGEST = 256 << 20  # characters; a row that has not ended by then never will
 CUT = "<end of file>"  # BadRow.field of a truncated file
 Item = tuple[int, Any]  # (number of the row in the file, counted from 1; its value or a BadRow)
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import csv
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
+from luthier.data.sources import packed
 from luthier.data.sources.encoding import lines, note, seekable
 from luthier.errors import DataError, MissingPackage
 from luthier.types import BadRow
 
 Item = tuple[int, Any]
 DELIMITERS = ",\t;|"
-LONGEST_CELL = 1 << 30  # csv's own limit (128 kB) is less than one long document
+LONGEST_CELL = 64 << 20  # characters (4 bytes each in csv); its own limit is less than one long document
+MOST_EMPTY = 1 << 20  # rows, as many as a sheet of Excel has
 
 
 def read_csv(path: Path, notes: list[str] | None = None) -> Iterator[Item]:
@@ -55,7 +56,7 @@ def _csv_rows(path: Path, header_line: str, source: Iterator[str], delimiter: st
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            if "unexpected end" in str(error):
+            if "unexpected end" in str(error) or "field limit" in str(error):
                 raise DataError(
                     f"{path}: line {began}: a quote is opened and never closed, so the rest is one cell"
                     ' -> close it, or write a quote inside a cell twice ("")'
@@ -107,7 +108,10 @@ def read_xlsx(path: Path, notes: list[str] | None = None) -> Iterator[Item]:
         raise MissingPackage("openpyxl", f"reading {path.name}", "xlsx") from error
     try:
         with ExitStack() as stack:
-            book = load_workbook(seekable(path, stack), read_only=True, data_only=True)
+            file = seekable(path, stack)
+            packed.check_workbook(path, file)
+            book = load_workbook(file, read_only=True, data_only=True, keep_links=False)
+            book.worksheets[0].reset_dimensions()  # the sheet's own word for its size may be anything
             if len(book.worksheets) > 1:
                 others = ", ".join(sheet.title for sheet in book.worksheets[1:])
                 note(
@@ -115,7 +119,11 @@ def read_xlsx(path: Path, notes: list[str] | None = None) -> Iterator[Item]:
                     f'{path.name}: its first sheet "{book.worksheets[0].title}" is read; not read: {others}',
                 )
             yield from _sheet_rows(path, book.worksheets[0].iter_rows(values_only=True))
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError, IndexError) as error:
+    except DataError:
+        raise
+    except (
+        Exception
+    ) as error:  # openpyxl raises whatever its parts meet: ValueError, TypeError, ParseError, ...
         raise DataError(
             f"{path}: not a sound Excel workbook ({error}) -> save it again as .xlsx, or as CSV in UTF-8"
         ) from error
@@ -123,9 +131,12 @@ def read_xlsx(path: Path, notes: list[str] | None = None) -> Iterator[Item]:
 
 def _sheet_rows(path: Path, rows: Iterator[tuple[Any, ...]]) -> Iterator[Item]:
     header: list[str] | None = None
-    number = 0
+    number = empty = 0
     for cells in rows:
         if all(cell is None or cell == "" for cell in cells):
+            empty += 1
+            if empty > MOST_EMPTY:
+                raise DataError(f"{path}: has more than {MOST_EMPTY:,} empty rows -> save it as CSV in UTF-8")
             continue
         if header is None:
             header = _header(path, cells)
