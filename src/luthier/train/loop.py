@@ -95,7 +95,6 @@ def _own(job: Job, groups: list[list[Flat]], task: Task) -> _Report:
             shortage = error
         else:
             if repeats:
-                job.learnt = job.budget
                 job.notes.append(_repeated(job, task.where, before, repeats))
             return _Report(total(done))
         job.forget()

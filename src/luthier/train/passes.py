@@ -22,8 +22,7 @@ from luthier.train.stages import Loss
 class Job:
     """All that a step needs. `budget` (tokens per forward pass) is the only thing a step may change.
 
-    learnt: the budget as running out of memory has lowered it, None while it never did · notes: what the
-    next observer should tell.
+    notes: what the next observer should tell.
     """
 
     engine: Engine
@@ -39,7 +38,6 @@ class Job:
     clip: float = 1.0
     seed: int = 42
     before_forward: Callable[[Batch], None] | None = None
-    learnt: int | None = None
     notes: list[str] = field(default_factory=list)
 
     def trained(self) -> list[nn.Parameter]:

@@ -117,7 +117,7 @@ def _train(at_work: observe.Session, made: Setup, model: torch.nn.Module) -> int
     made.screen.start(job.plan.total_steps, done)
     if config.eval_on_start and done == 0 and at_work.evals:
         observe.run_evaluation(at_work)
-    with signals.deferred() as asked:
+    with signals.deferred() as asked, observe.naming_what_is_kept(at_work):
         at_work.asked = asked
         if done:
             observe.catch_up(at_work)

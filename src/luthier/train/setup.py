@@ -202,10 +202,11 @@ def _budget(made: Setup, model: torch.nn.Module) -> int:
 
 def _budget_of(made: Setup, progress: observe.Progress) -> int:
     """The budget that the run had come to, on the machine where it had; another one would round otherwise."""
-    then = made.run.made_of()["manifest"]["machine"]
-    now = asdict(made.machine)
+    before = made.run.made_of()
+    then, now = before["manifest"]["machine"], asdict(made.machine)
     same = all(then.get(key) == now[key] for key in ("device", "name", "memory_bytes"))
-    return progress.micro_batch_tokens if same and not made.config.micro_batch_tokens else 0
+    asked = before["config"].get("micro_batch_tokens") == made.config.micro_batch_tokens
+    return progress.micro_batch_tokens if same and asked else 0
 
 
 def _confirm(made: Setup, engine: Engine) -> None:
