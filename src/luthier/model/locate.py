@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.errors import LuthierError, MissingPackage, ModelError
+from luthier.runs import seal
 
 if TYPE_CHECKING:
     from luthier.config import Config
@@ -25,7 +26,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 
 
 def model(name: str, config: Config) -> str:
-    """A directory that holds a config.json, or a hub name. Raises ModelError."""
+    """A directory that holds a config.json, or a hub name. Raises ModelError; RunError for a damaged one."""
     path = _local(name)
     if path is None:
         return _modelscope(name, config) if config.hub == "modelscope" else name
@@ -39,6 +40,7 @@ def model(name: str, config: Config) -> str:
             f"{name}: holds no config.json, so it is not a model ({_contents(path)}). "
             "Give the directory with config.json, *.safetensors and the tokenizer"
         )
+    seal.check(path)
     return str(path)
 
 
@@ -52,6 +54,7 @@ def tokenizer(name: str, config: Config) -> str:
             f"{name}: holds no tokenizer ({_contents(path)}). Copy tokenizer.json and "
             "tokenizer_config.json of the model there"
         )
+    seal.check(path)
     return str(path)
 
 
@@ -60,7 +63,7 @@ def has_tokenizer(path: Path) -> bool:
 
 
 def adapter(name: str, config: Config) -> Path:
-    """The directory with adapter_config.json and adapter_model.safetensors. Raises ModelError."""
+    """The directory with an adapter's two files. Raises ModelError; RunError for a damaged run."""
     path = _local(name) or Path(_fetch_adapter(name, config))
     if not (path / ADAPTER_CONFIG).is_file():
         raise ModelError(
@@ -72,6 +75,7 @@ def adapter(name: str, config: Config) -> Path:
             f"{path}: holds no {ADAPTER_WEIGHTS} ({_contents(path)}). Pickled weights (adapter_model.bin) "
             "can run code and are not read: load the adapter with PEFT once and save it as safetensors"
         )
+    seal.check(path)
     return path
 
 

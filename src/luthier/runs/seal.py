@@ -7,6 +7,7 @@ be, byte for byte, the text that its content is written as, so that no bit of it
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -58,20 +59,28 @@ def check(folder: Path) -> None:
     Folders that luthier has not written (a base, another program's adapter) pass: nothing is known of them.
     """
     if (folder / CHECKSUMS).is_file():
-        problems = verify(folder, CHECKSUMS)
-        instead = f"use a checkpoint in it, or train again (luthier runs resume {folder})"
+        name, instead = CHECKSUMS, f"use a checkpoint in it, or train again (luthier runs resume {folder})"
     elif (folder / MARKER).is_file():
-        if not any((folder / n).is_file() for n in ("adapter_config.json", "config.json")):
-            return
-        problems = [f"its final weights are not whole (it has no {CHECKSUMS})"]
-        instead = f"finish it (luthier runs resume {folder}), or use a checkpoint in it"
+        if any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
+            raise RunError(
+                f"{folder}: not used, because its final weights are not all there (it has no {CHECKSUMS}); "
+                f"finish it (luthier runs resume {folder}), or use a checkpoint in it"
+            )
+        return
     elif folder.name.startswith("checkpoint-") and (folder / MANIFEST).is_file():
-        problems = verify(folder)
-        instead = "use an older checkpoint"
+        name, instead = MANIFEST, "use an older checkpoint"
     else:
         return
+    stamps = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file()]
+    problems = _verified(folder, name, tuple(sorted(stamps)))
     if problems:
         raise RunError(f"{folder}: not used, because {'; '.join(problems)}; {instead}")
+
+
+@functools.lru_cache(maxsize=64)
+def _verified(folder: Path, name: str, stamps: tuple[Any, ...]) -> list[str]:
+    """`verify`, once for files that have not been written to since (a model is asked for several times)."""
+    return verify(folder, name)
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
