@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,19 @@ def _guarded(verb: str, words: list[str]) -> int:
         return int(getattr(stop, "exit_code", 130))
     except BrokenPipeError:
         return _closed_pipe()
+    except Exception:
+        return _fault(verb)
     return status
+
+
+def _fault(verb: str) -> int:
+    """An error that nobody foresaw: its traceback, without secrets that other libraries put into messages."""
+    import traceback
+
+    from luthier.redact import redact
+
+    _say(redact(traceback.format_exc()) + f"luthier {verb}: this is a fault of the program; please report it")
+    return 1
 
 
 def _say(text: str) -> None:
@@ -116,8 +132,16 @@ def _show_warnings() -> None:
 
     shown = logging.StreamHandler()  # of this call's stderr
     shown.setFormatter(logging.Formatter("note: %(message)s"))
+    shown.addFilter(_without_secrets)
     shown.setLevel(logging.WARNING)
     logging.getLogger("luthier").handlers = [shown]
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    from luthier.redact import redact
+
+    record.msg, record.args = redact(record.getMessage()), ()
+    return True
 
 
 def _dispatch(verb: str, words: list[str]) -> int:

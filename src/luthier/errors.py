@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from luthier.redact import redact
 from luthier.types import Problem
 
 
@@ -14,6 +15,10 @@ class LuthierError(Exception):
     """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message without secrets, which other libraries' messages may have brought in."""
+        return redact(super().__str__())
 
 
 class UsageError(LuthierError):

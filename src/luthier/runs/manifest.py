@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from luthier import __version__
+from luthier.redact import redact_words
 from luthier.runs import hashing
 from luthier.runs.lock import now
 
@@ -60,7 +61,7 @@ def build(
     adapters = adapters.split(",") if isinstance(adapters, str) else adapters
     return {
         "created": now(),
-        "command": list(sys.argv),
+        "command": redact_words(sys.argv),
         "cwd": os.getcwd(),
         "seed": config.get("seed"),
         "config": hashing.sha256_json(dict(config)),

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from luthier.errors import RunError
+from luthier.redact import redact
 from luthier.runs import atomic, lock, log, refuse, seal
 from luthier.runs.seal import CHECKSUMS, MANIFEST, MARKER, verify
 
@@ -141,7 +142,7 @@ class Run:
         """Record how a training run ended and let go of the lock."""
         try:
             if self._records and status is not None:
-                self.write_marker(status=status, error=error)
+                self.write_marker(status=status, error=error and redact(error))
         finally:
             self._records = False
             if self._lock is not None:

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
+from luthier.redact import redact
+
 
 class _Lasting:
     """A text stream that takes everything, whether or not there is still somebody to read it."""
@@ -85,7 +87,7 @@ class Screen:
             self._bar = None
 
     def say(self, line: str) -> None:
-        (self._bar.console if self._bar else self._console).print(line, markup=False)
+        (self._bar.console if self._bar else self._console).print(redact(line), markup=False)
 
     def start(self, total: int, done: int) -> None:
         self._began, self._tokens = time.perf_counter(), 0.0
