@@ -17,7 +17,8 @@ from typing import Any
 from luthier.config import Config
 from luthier.data.prepare import Examples
 from luthier.errors import RunError, TrainError
-from luthier.runs import Run, atomic
+from luthier.runs import Run, atomic, space
+from luthier.train import footprint
 from luthier.train.loop import Job, evaluate
 from luthier.types import Rendered, Step
 
@@ -57,7 +58,8 @@ class Session:
     """A training run in progress.
 
     save_weights(directory): writes the model in its method's form, and its tokenizer · stop: why training
-    ends early · saved: step of the newest checkpoint · measured: the evaluation of the weights as they are
+    ends early · estimate(): upper bound of a checkpoint's size · saved: step of the newest checkpoint, size:
+    its bytes without its history, 0 when there is none · measured: the evaluation of the weights as they are
     now, if any · asked(): the signal by which the run was asked to stop, 0 for none.
     """
 
@@ -69,10 +71,12 @@ class Session:
     save_moments: Callable[[Path], None]
     say: Callable[[str], None]
     draw: Callable[[Mapping[str, Any]], None]
+    estimate: Callable[[], space.Save]
     progress: Progress = field(default_factory=Progress)
     stop: str | None = None
     began: float = field(default_factory=time.perf_counter)
     saved: int = -1
+    size: int = 0
     measured: dict[str, float] | None = None
     asked: Callable[[], int] = lambda: 0
 
@@ -219,7 +223,11 @@ def evaluate_step(session: Session) -> None:
 
 
 def catch_up(session: Session) -> None:
-    """What a continued run knows of its last step: its evaluation (made now if it was left out), its end."""
+    """What a continued run knows of its last step: its evaluation (made now if it was left out), its end.
+
+    A kill between a save and its rotation has left a checkpoint too many.
+    """
+    rotate(session)
     progress = session.progress
     found = [entry for entry in progress.log_history if entry.get("step") == progress.global_step]
     measured = {key: value for entry in found for key, value in entry.items() if key.startswith("eval_")}
@@ -299,29 +307,44 @@ def save(session: Session) -> None:
     progress, run = session.progress, session.run
     if session.saved == progress.global_step or not session.job.engine.is_main:
         return
+    state = {
+        **asdict(progress),
+        "max_steps": session.total,
+        "num_train_epochs": session.config.num_train_epochs,
+    }
+    history = atomic.encode_json(state, where=f"checkpoint-{progress.global_step}/{STATE}", indent=2)
+    footprint.require_save(session, len(history))
     with run.checkpoint(progress.global_step) as folder:
         session.save_weights(folder)
         if not session.config.save_only_model:
             session.save_moments(folder)
-        state = {
-            **asdict(progress),
-            "max_steps": session.total,
-            "num_train_epochs": session.config.num_train_epochs,
-        }
-        (folder / STATE).write_bytes(atomic.encode_json(state, where=str(folder / STATE), indent=2))
+        (folder / STATE).write_bytes(history)
     session.saved = progress.global_step
     session.say(f"checkpoint {progress.global_step} durable")
-    rotate(run, session.config.save_total_limit, progress.best_global_step)
+    session.size = footprint.of_checkpoint(run.path / f"checkpoint-{progress.global_step}", STATE)
+    rotate(session)
 
 
-def rotate(run: Run, limit: int | None, best: int | None) -> None:
-    """Remove the oldest checkpoints beyond `limit`; the best one is never among them."""
-    if not limit:
+def rotate(session: Session) -> None:
+    """Remove the oldest checkpoints beyond `save_total_limit`; the best one is never among them.
+
+    One that cannot be removed stays until the next time: it is no reason to stop. Checkpoints of steps to
+    come, of an earlier course of the run, are replaced when their steps are saved.
+    """
+    limit, progress = session.config.save_total_limit, session.progress
+    if not limit or not session.job.engine.is_main:
         return
-    kept = run.checkpoints()
-    spare = [folder for folder in kept[:-1] if folder.name != f"checkpoint-{best}"]
-    for folder in spare[: max(0, len(kept) - limit)]:
-        atomic.discard(folder)
+    try:
+        kept = [c for c in session.run.checkpoints() if _step(c) <= progress.global_step]
+        spare = [c for c in kept[:-1] if _step(c) != progress.best_global_step]
+        for folder in spare[: max(0, len(kept) - limit)]:
+            atomic.discard(folder)
+    except OSError as error:
+        session.say(f"note: a checkpoint beyond save_total_limit cannot be removed now ({error}); it stays")
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def restore(folder: Path) -> Progress:

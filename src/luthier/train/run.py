@@ -17,7 +17,7 @@ from luthier.model import methods
 from luthier.runs import Run
 from luthier.runs.run import CONFIG
 from luthier.runs.seal import MANIFEST
-from luthier.train import observe, results, signals
+from luthier.train import footprint, observe, results, signals
 from luthier.train.engine import Engine
 from luthier.train.loop import steps
 from luthier.train.screen import Screen, tell
@@ -119,6 +119,8 @@ def _train(at_work: observe.Session, made: Setup, model: torch.nn.Module) -> int
         observe.run_evaluation(at_work)
     with signals.deferred() as asked, observe.naming_what_is_kept(at_work):
         at_work.asked = asked
+        if job.engine.is_main:
+            footprint.require_run(at_work)
         if done:
             observe.catch_up(at_work)
         if done < job.plan.total_steps and not at_work.stop:
@@ -162,6 +164,7 @@ def _take_best(at_work: observe.Session, made: Setup) -> None:
 
 def _finish(at_work: observe.Session, made: Setup, parameters: int) -> None:
     config, run = made.config, made.run
+    footprint.require_result(at_work)
     with run.result() as folder:
         at_work.save_weights(folder)
     metrics = results.train_results(at_work, parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from luthier.errors import ConfigError
 from luthier.model import attention, locate, methods
 from luthier.model import load as loading
 from luthier.runs import Run, compare, manifest
-from luthier.train import checkpoint, memory, noise, observe, optim
+from luthier.train import checkpoint, footprint, memory, noise, observe, optim
 from luthier.train.engine import Engine
 from luthier.train.loop import Job
 from luthier.train.probe import layout_of
@@ -100,6 +101,7 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
     made.screen.say(_about(model, layout))
     job = _job(made, engine, model, optimizer, layout)
     wrapped = job.model
+    beside = cache(lambda: footprint.beside(made.tokenizer, made.renderer.template.text, run))
     made_session = observe.Session(
         config=config,
         run=run,
@@ -109,10 +111,12 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
         save_moments=lambda folder: checkpoint.save_optimizer(optimizer, model, folder),
         say=made.screen.say,
         draw=made.screen.draw,
+        estimate=lambda: footprint.of(model, optimizer, config, beside()),
     )
     if run.resume_from is not None:
         made_session.progress = observe.restore(run.resume_from)
         made_session.saved = made_session.progress.global_step
+        made_session.size = footprint.of_checkpoint(run.resume_from, observe.STATE)
         job.budget = _budget_of(made, made_session.progress) or job.budget
         checkpoint.load_optimizer(optimizer, model, run.resume_from)
     return made_session, model
