@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 EXPERIMENTS: dict[str, tuple[str, int, int]] = {
-    "resume changes": ("faults.changes:changes", 6, 24),
+    "bit flips": ("faults.flips:flips", 4, 64),
+    "resume changes": ("faults.changes:changes", 7, 26),
+    "yaml attacks": ("faults.yamls:attacks", 15, 15),
+    "kills": ("faults.kills:kills", 30, 1000),
 }
