@@ -114,7 +114,8 @@ def mixed(config: Config, sets: list[Tokenised]) -> store.Corpus:
     picks = [
         mix.sample(len(t.store), t.store.index["num_samples"], config.seed, config.max_samples) for t in sets
     ]
-    order = mix.order([len(p) for p in picks], config.mix_strategy, config.interleave_probs, config.seed)
+    chances = config.interleave_probs or None
+    order = mix.order([len(p) for p in picks], config.mix_strategy, chances, config.seed)
     index = order.copy()
     for k, pick in enumerate(picks):
         here = order[:, 0] == k
