@@ -1,4 +1,4 @@
-"""When preparing stops: too many bad rows, or a file that is only a part of itself."""
+"""When preparing stops: too many bad rows, or a file that is only a part of itself; data sets in turns."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from luthier.config import Config
+import tasks
+import tiny
+from luthier.config import Config, load
 from luthier.data.ledger import Ledger
-from luthier.data.prepare import judge
+from luthier.data.prepare import judge, prepare
+from luthier.data.render import Renderer
 from luthier.errors import DataError
 from luthier.types import BadRow
 
@@ -50,3 +53,12 @@ def test_a_truncated_file_stops_however_few_rows_it_seems_to_cost() -> None:
     with pytest.raises(DataError, match=r"a\.json:1001: <end of file>: the file is truncated at line 1"):
         judge(Config(), ledger, [CUT])
     judge(Config(on_bad_rows="skip"), ledger, [CUT])
+
+
+def test_data_sets_in_turns_need_no_probabilities(tmp_path: Path) -> None:
+    settings = tasks.make(tmp_path, 3, mix_strategy="interleave_under", max_samples=2)
+    (tmp_path / "more.json").write_text('[{"instruction": "a", "output": "b"}]')
+    config = load({**settings, "dataset": f"intent,{tmp_path / 'more.json'}"}, "train", {})
+    corpus = prepare(config, Renderer.of(config, tiny.tokenizer()), lambda line: None).train
+    assert corpus is not None
+    assert [corpus[k].source.split(":")[0] for k in range(len(corpus))] == ["intent.json", "more.json"]
