@@ -5,6 +5,6 @@ from __future__ import annotations
 EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "bit flips": ("faults.flips:flips", 4, 64),
     "resume changes": ("faults.changes:changes", 7, 26),
-    "yaml attacks": ("faults.yamls:attacks", 15, 15),
+    "yaml attacks": ("faults.yamls:attacks", 15, 40),
     "kills": ("faults.kills:kills", 30, 1000),
 }

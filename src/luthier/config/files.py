@@ -87,10 +87,11 @@ def _adapters(config: Config) -> list[Problem]:
 
 def _template(config: Config) -> list[Problem]:
     name, where = config.template, config.place("template")
-    if not name or name == "tokenizer" or "{{" in name or "{%" in name or Path(name).expanduser().is_file():
+    if not name or name == "tokenizer" or "{{" in name or "{%" in name:
         return []
-    if name.endswith(_TEMPLATE_SUFFIXES):
-        return [Problem(where, f"{name} does not exist", "a .jinja file or a name")]
+    path = Path(name).expanduser()
+    if path.is_file() or name.endswith(_TEMPLATE_SUFFIXES):
+        return _template_file(path, where)
     module, function = _TEMPLATES
     known = sorted(getattr(importlib.import_module(module), function)())
     if name in known:
@@ -98,6 +99,16 @@ def _template(config: Config) -> list[Problem]:
     near = nearest(name, known)
     instead = f"did you mean {near}?" if near else f"a .jinja file, or one of {', '.join(known)}"
     return [Problem(where, f"the template {name} is unknown", instead)]
+
+
+def _template_file(path: Path, where: str) -> list[Problem]:
+    if not path.exists():
+        return [Problem(where, f"{path} does not exist", "a .jinja file or a name")]
+    try:
+        plain.read_text(path)
+    except plain.Unreadable as error:
+        return [Problem(where, f"{path} {error.what}", "a .jinja file in UTF-8, or a name")]
+    return []
 
 
 def _datasets(config: Config) -> list[Problem]:

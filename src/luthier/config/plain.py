@@ -215,7 +215,7 @@ def from_yaml(text: str) -> Parsed:
             loader.dispose()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        what = f"holds the character U+{ord(error.character):04X}, which YAML forbids"
+        what = f"holds the character U+{error.character:04X}, which YAML forbids"
         raise Unreadable(what, "text without control characters", line) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
