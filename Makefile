@@ -32,7 +32,7 @@ test: install ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest
 
 faults: install ## kill, fill, flip and poison trainings at length; figures in tests/faults/results.json
-	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/faults/run.py
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults.run
 
 check: install ## lint, format, types, and which room may import which
 	$(BIN)/ruff check .

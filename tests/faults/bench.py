@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-TESTS = HERE.parent
+TESTS = Path(__file__).parent.parent
 _END = None
 
 
@@ -120,7 +119,7 @@ class Bench:
         }
         if preload is not None:
             env["LD_PRELOAD"] = str(preload)
-        command = [sys.executable, str(HERE / "zygote.py"), str(theirs.fileno())]
+        command = [sys.executable, "-m", "faults.zygote", str(theirs.fileno())]
         self._server = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()])
         theirs.close()
         self._socket = ours

@@ -1,6 +1,6 @@
 """`make faults`: every experiment in its long form, one line each, and tests/faults/results.json.
 
-python tests/faults/run.py [--short] [--seed N] [NAME ...]     NAME: a row of table.py, or a part of one
+PYTHONPATH=tests python -m faults.run [--short] [--seed N] [NAME ...]     NAME: a row of table.py, or a part of one
 """
 
 from __future__ import annotations

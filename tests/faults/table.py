@@ -7,4 +7,5 @@ EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "resume changes": ("faults.changes:changes", 7, 26),
     "yaml attacks": ("faults.yamls:attacks", 15, 40),
     "kills": ("faults.kills:kills", 30, 1000),
+    "archives": ("faults.archives:archives", 12, 30),
 }

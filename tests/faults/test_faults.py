@@ -1,6 +1,7 @@
 """The short form of every fault experiment; `make faults` runs the long one."""
 
 import pytest
+
 from faults.bench import Bench, Unavailable
 from faults.run import find
 from faults.table import EXPERIMENTS

@@ -1,6 +1,6 @@
 """A server that has everything imported and forks: a `luthier` process in milliseconds instead of seconds.
 
-    python zygote.py FD     FD: a SOCK_SEQPACKET socket; each message is one request as JSON, with three
+    python -m faults.zygote FD     FD: a SOCK_SEQPACKET socket; each message is one request as JSON, with three
                             descriptors: standard output, standard error, and where to report the end
 
 What runs in the fork is the real command in a process of its own: real signals, real exit codes.
@@ -90,7 +90,7 @@ def serve(sock: socket.socket) -> None:
         pid = os.fork()
         if pid == 0:
             sock.close()
-            for own, report in running.values():
+            for _, report in running.values():
                 os.close(report)
             child(json.loads(data), fds)
         running[os.pidfd_open(pid)] = (pid, fds[2])
