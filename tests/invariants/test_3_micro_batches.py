@@ -129,23 +129,3 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
     a, b = (Plan(units=24, per_step=bs * acc, seed=1) for bs, acc in ((8, 1), (2, 4)))
     assert [a.examples(s) for s in range(3)] == [b.examples(s) for s in range(3)]
     assert a.total_steps == 3
-
-
-def poisoned(row):
-    """The real loss, not a number whenever the row of that name is in the pass."""
-    real = loss_of("sft")
-
-    def loss(model, batch, layout):
-        total, metrics = real(model, batch, layout)
-        return (total * float("nan") if row in batch.sources else total), metrics
-
-    return loss
-
-
-def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_row(tmp_path):
-    row = f"rows.json:{Plan(units=24, per_step=8, seed=5, max_steps=4).examples(0)[3] + 1}"
-    made = job(tmp_path / "nan", budget=1, loss=poisoned(row))
-    before = [p.detach().clone() for p in made.model.parameters()]
-    with pytest.raises(TrainError, match=rf"step 1: the loss is nan; .*It comes from {row} alone\."):
-        list(steps(made))
-    assert all(torch.equal(a, b) for a, b in zip(before, made.model.parameters(), strict=True))

@@ -89,8 +89,8 @@ def guilty(job: Job, groups: list[list[Flat]], task: Task) -> list[str]:
             value = one(job, group, task.factor).loss
         except memory.Shortage:
             continue  # nothing is known of it
-        grads = (p.grad for p in job.trained() if p.grad is not None)
-        if not math.isfinite(value) or not finite(grads):
+        norm = torch.nn.utils.get_total_norm([p.grad for p in job.trained() if p.grad is not None])
+        if not math.isfinite(value) or not bool(norm.isfinite()):
             found.append(group[0].source)
     job.forget()
     return found
