@@ -119,10 +119,7 @@ def test_damaged_log_lines_are_named_and_kept_beside(tmp_path: Path) -> None:
 
 def test_a_log_line_is_plain_json_with_its_checksum() -> None:
     line = log.encode({"current_steps": 1, "loss": 2.5})
-    assert line == b'{"current_steps": 1, "loss": 2.5, "crc32": "8d1f2b3a"}\n'.replace(
-        b"8d1f2b3a", line[-12:-4]
-    )
-    assert json.loads(line) == {"current_steps": 1, "loss": 2.5, "crc32": line[-12:-4].decode()}
+    assert line == b'{"current_steps": 1, "loss": 2.5, "crc32": "a9f74847"}\n'
 
 
 def test_what_is_discarded_is_never_there_in_part(tmp_path: Path) -> None:
