@@ -16,13 +16,13 @@ KEEP = "output_dir: run\nmodel_name_or_path: ./nowhere\n"
 SECRET = "hf_" + "S3cretOfTheFaultsExperiment0123456789"
 
 
-def confined() -> None:
+def confined(seconds: int = SECONDS) -> None:
     """No more memory than a refusal needs, and no more time."""
     with open("/proc/self/statm", encoding="ascii") as file:
         pages = int(file.read().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def _text(text: str, name: str = "attack.yaml") -> Callable[[Path], list[str]]:
@@ -175,7 +175,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], list[str]], str]] = {
 
 
 def attacks(bench: Bench, count: int) -> Iterator[Trial]:
-    """`luthier train` on each attack: exit code 2, the reason and its place, no traceback, nothing written."""
+    """`luthier train` on each attack: exit code 2, the reason, its place, no traceback, nothing written."""
     names = list(ATTACKS)
     for name in [names[k * len(names) // count] for k in range(count)] if count < len(names) else names:
         write, reason = ATTACKS[name]

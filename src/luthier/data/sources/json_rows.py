@@ -70,11 +70,12 @@ class Window:
         self.text, self.at, self.line, self.ended = "", 0, 1, False
 
     def fill(self) -> bool:
-        """Drop what was read, and append as much again as is held. False at the end of the file."""
+        """Drop what was read, and append as much again as is held (up to LONGEST, which is enough to see that
+        a row is too long). False at the end of the file."""
         self.line += self.text.count("\n", 0, self.at)
         parts = [self.text[self.at :]]
-        self.at = 0
-        wanted = max(1, len(parts[0]))
+        self.text, self.at = "", 0  # before the pieces are joined: there is no third copy
+        wanted = max(1, min(len(parts[0]), LONGEST - len(parts[0])))
         while wanted > 0 and not self.ended:
             chunk = next(self.chunks, None)
             self.ended = chunk is None
