@@ -43,7 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 CHAIN = 12
 """Kills of one training; then it is left to finish."""
-INSIDE = 0.36
+INSIDE = 0.42
 """The part of the kills that shall fall into a save; at least 30 % must."""
 _LINE = "@ "
 
@@ -80,7 +80,7 @@ def kills(bench: Bench, count: int) -> Iterator[Trial]:
     names = list(VARIANTS) if long else bench.random.sample(list(VARIANTS), 2)
     shop = bench.folder()
     cleans = {name: _clean(bench, shop, VARIANTS[name]) for name in names}
-    trials, turn, real = list[Trial](), 0, 20 if long else 2
+    trials, turn, real = list[Trial](), 0, max(2, count // 50)
     with ThreadPoolExecutor(2) as pool:
         while len(trials) < count - real:
             left = count - real - len(trials)

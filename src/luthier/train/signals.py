@@ -23,7 +23,7 @@ _PASSED_ON = {getattr(signal, "SIGHUP", None)}
 _LAUNCHER = 3.0
 
 # The signals that came, in order. An exception that a handler raises is lost when it happens to hit a
-# finalizer; remembering the signal too stops such a run at its first step.
+# finalizer; remembering the signal too stops such a run before its first step.
 _came: list[int] = []
 
 
@@ -55,7 +55,12 @@ def raised() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], int]]:
-    """Within the block, the first signal is only remembered; yields a function that tells which, or 0."""
+    """Within the block, the first signal is only remembered; yields a function that tells which, or 0.
+
+    Raises Stopped for one whose exception was lost.
+    """
+    if _came:
+        raise Stopped(_came[0])
     grace = _LAUNCHER if "LOCAL_RANK" in os.environ else 0.0
     first = time.monotonic()
 
