@@ -7,5 +7,6 @@ EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "resume changes": ("faults.changes:changes", 7, 26),
     "yaml attacks": ("faults.yamls:attacks", 15, 40),
     "kills": ("faults.kills:kills", 30, 1000),
+    "signals": ("faults.signals:signals", 6, 40),
     "archives": ("faults.archives:archives", 12, 30),
 }
