@@ -103,17 +103,24 @@ def _guarded(verb: str, words: list[str]) -> int:
         return int(getattr(stop, "exit_code", 130))
     except BrokenPipeError:
         return _closed_pipe()
-    except Exception:
-        return _fault(verb)
+    except Exception as error:
+        return _fault(verb, error)
     return status
 
 
-def _fault(verb: str) -> int:
-    """An error that nobody foresaw: its traceback, without secrets that other libraries put into messages."""
+def _fault(verb: str, error: Exception) -> int:
+    """An error that nobody foresaw: its traceback, without secrets that other libraries put into messages.
+
+    A disk may fail at any reading or writing: that needs no traceback.
+    """
     import traceback
 
     from luthier.redact import redact
+    from luthier.runs import atomic
 
+    if atomic.of_disk(error):
+        _say(redact(f"luthier {verb}: {error}; the disk is full or fails: look after it, then run this again"))
+        return 1
     _say(redact(traceback.format_exc()) + f"luthier {verb}: this is a fault of the program; please report it")
     return 1
 

@@ -8,6 +8,7 @@ table of them; that keeps fractions such as 0.1 exact.
 
 from __future__ import annotations
 
+import io
 import json
 from array import array
 from collections.abc import Iterable, Iterator
@@ -102,7 +103,7 @@ class Writer:
             "row": np.array(self._row, np.int64),
         }
         for name, column in columns.items():
-            np.save(self.directory / f"{name}.npy", column, allow_pickle=False)
+            _save(self.directory / f"{name}.npy", column)
         index = {
             "version": VERSION,
             "examples": len(self._verdicts),
@@ -115,6 +116,15 @@ class Writer:
         }
         (self.directory / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
         seal.seal(self.directory)
+
+
+def _save(path: Path, column: npt.NDArray[Any]) -> None:
+    """Write a .npy file. NumPy's own writer says nothing of a disk that is full when it closes the file."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(column))
+    with open(path, "wb") as file:
+        file.write(header.getvalue())
+        file.write(column.tobytes())
 
 
 def write(

@@ -238,7 +238,7 @@ def explained(target: Path, *, only_disk: bool = False) -> Iterator[None]:
         yield
     except Exception as error:
         number = _number(error)
-        if number is None or (only_disk and number not in _FULL | _BROKEN):
+        if number is None or (only_disk and not of_disk(error)):
             raise
         reason = _full(target) if number in _FULL else str(error)
         if number in _BROKEN:
@@ -246,6 +246,11 @@ def explained(target: Path, *, only_disk: bool = False) -> Iterator[None]:
         if isinstance(error, PermissionError):
             reason += "; choose a directory that you may write to"
         raise RunError(f"{target}: cannot be written: {reason}") from error
+
+
+def of_disk(error: Exception) -> bool:
+    """Whether it is a disk, full or broken, that the system complains of."""
+    return _number(error) in _FULL | _BROKEN
 
 
 def _number(error: Exception) -> int | None:

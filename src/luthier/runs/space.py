@@ -86,11 +86,17 @@ def padded(parts: Iterable[int]) -> int:
 
 
 def tree_bytes(top: Path) -> int:
-    """Bytes on the disk of every file below `top`."""
+    """Bytes on the disk of every file below `top`. Raises OSError where something cannot be looked at."""
     sizes = [
-        os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(top) for name in names
+        os.lstat(os.path.join(folder, name)).st_size
+        for folder, _, names in os.walk(top, onerror=_stop)
+        for name in names
     ]
     return sum(-(-size // BLOCK) * BLOCK for size in sizes)
+
+
+def _stop(error: OSError) -> None:
+    raise error
 
 
 def free(folder: Path) -> int | None:

@@ -184,5 +184,11 @@ def _require(session: Session, need: int, what: str) -> None:
 
 
 def of_checkpoint(folder: Path, history: str) -> int:
-    """Bytes that the next checkpoint takes, to judge by this one, without the file `history`, which grows."""
-    return space.tree_bytes(folder) - (folder / history).stat().st_size + 16 * space.BLOCK
+    """Bytes that the next checkpoint takes, to judge by this one, without the file `history`, which grows.
+
+    0 when the disk does not let itself be asked, so that the estimate counts.
+    """
+    try:
+        return space.tree_bytes(folder) - (folder / history).stat().st_size + 16 * space.BLOCK
+    except OSError:
+        return 0
