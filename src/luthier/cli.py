@@ -119,7 +119,9 @@ def _fault(verb: str, error: Exception) -> int:
     from luthier.runs import atomic
 
     if atomic.of_disk(error):
-        _say(redact(f"luthier {verb}: {error}; the disk is full or fails: look after it, then run this again"))
+        _say(
+            redact(f"luthier {verb}: {error}; the disk is full or fails: look after it, then run this again")
+        )
         return 1
     _say(redact(traceback.format_exc()) + f"luthier {verb}: this is a fault of the program; please report it")
     return 1
