@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 EXPERIMENTS: dict[str, tuple[str, int, int]] = {
+    "non-finite loss, gradient, weight": ("faults.poison:poisoned", 4, 30),
     "bit flips": ("faults.flips:flips", 4, 64),
     "resume changes": ("faults.changes:changes", 7, 26),
+    "pickles": ("faults.pickles:pickles", 6, 37),
+    "code hooks": ("faults.models:hooks", 8, 54),
     "yaml attacks": ("faults.yamls:attacks", 15, 40),
     "kills": ("faults.kills:kills", 30, 1000),
     "signals": ("faults.signals:signals", 6, 40),
     "archives": ("faults.archives:archives", 12, 30),
+    "secrets": ("faults.leaks:secrets", 8, 28),
     "bit-exact resume": ("faults.resume:resume", 6, 48),
     "bit-exact resume, what else is known": ("faults.resume_more:more", 4, 27),
     "micro-batches": ("faults.cuts:cuts", 4, 24),
+    "i/o faults": ("faults.io:saves", 20, 1000),
+    "i/o faults elsewhere": ("faults.io:elsewhere", 10, 1000),
 }
