@@ -2,7 +2,10 @@
 
 import sys
 
-from luthier.cli import main
-
 if __name__ == "__main__":
+    if not getattr(sys.flags, "safe_path", False):
+        # `python -m` puts the working directory first, where a model's folder may hold a json.py or tokenizers.py.
+        del sys.path[0]
+    from luthier.cli import main
+
     sys.exit(main())

@@ -139,11 +139,21 @@ def repeat(loaded: Loaded, run: Path) -> None:
     again = read([str(run / "config.yaml")], {})
     loaded.problems += again.problems
     for key, value in again.values.items():
-        if key in _ONCE:
+        if key in (*_ONCE, "output_dir") or (key == "trust_remote_code" and _untrusted(loaded, run)):
             continue
         loaded.set(key, value, again.where.get(key, str(run / "config.yaml")))
     loaded.set("output_dir", str(run), str(run / MARKER))
     loaded.run = None
+
+
+def _untrusted(loaded: Loaded, run: Path) -> bool:
+    """Whether code may run is said by the user each time, never by a folder that may be somebody else's."""
+    if "trust_remote_code" not in loaded.values:
+        loaded.notes.append(
+            f"{run / 'config.yaml'}: trust_remote_code is not taken over from a run; write it again if you "
+            "trust the code that comes with the model"
+        )
+    return True
 
 
 def _plain_adapter(loaded: Loaded) -> None:
@@ -155,6 +165,7 @@ def _plain_adapter(loaded: Loaded) -> None:
     file = Path(first).expanduser() / "adapter_config.json"
     if file.is_file() and (base := _json(file, loaded).get("base_model_name_or_path")):
         loaded.set("model_name_or_path", base, str(file))
+        loaded.notes.append(f"{file}: names {base} as its base, so that is loaded")
 
 
 def _json(file: Path, loaded: Loaded) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def read_json(file: Path) -> dict[str, Any]:
     except RecursionError as error:
         raise ModelError(f"{file}: is nested without end, so it is not read. {AGAIN}") from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{file}: is not JSON{_kind(file)} ({error}). {AGAIN}") from error
+        raise ModelError(f"{file}: {_really(file) or 'is not JSON'} ({error}). {AGAIN}") from error
     if not isinstance(found, dict):
         raise ModelError(f"{file}: holds a {type(found).__name__} where a JSON object is expected. {AGAIN}")
     if depth > DEEPEST_JSON:
@@ -71,7 +71,8 @@ def header(file: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
             shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
             return dict(opened.metadata() or {}), shapes
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        raise ModelError(f"{file}: is not safetensors, or damaged{_kind(file)} ({error}). {AGAIN}") from error
+        what = _really(file) or "is damaged, or not safetensors"
+        raise ModelError(f"{file}: {what} ({error}). {AGAIN}") from error
 
 
 def weights(folder: Path, named: object = None) -> list[Path]:
@@ -135,11 +136,18 @@ def _none(folder: Path) -> str:
     )
 
 
-def _kind(file: Path) -> str:
-    """What the first bytes say that a file really is, where that helps."""
+def refuse_disguised(file: Path) -> None:
+    """Raises ModelError when a file that other libraries will parse is really something else."""
+    what = _really(file)
+    if what:
+        raise ModelError(f"{file}: {what}, so it is not read. {AGAIN}")
+
+
+def _really(file: Path) -> str:
+    """What the first bytes say that a file is, whatever it is called; "" where they say nothing."""
     try:
         with file.open("rb") as opened:
             start = opened.read(32)
     except OSError:
         return ""  # the error at hand says why it cannot be read
-    return next((f" but {what}" for sign, what in _KINDS.items() if start.startswith(sign)), "")
+    return next((f"is {what}" for sign, what in _KINDS.items() if start.startswith(sign)), "")

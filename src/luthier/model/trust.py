@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from luthier.errors import ModelError
-from luthier.model import files
+from luthier.model import files, locate
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -48,9 +48,12 @@ ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 EXPERTS = ("eager", "batched_mm", "grouped_mm")
 MOST_QUANTIFIERS = 5
+MOST_LAYERS, MOST_PARTS = 2048, {"experts": 1 << 16}
+"""Each is built as a module before any weight is read, and the deepest models have 200 layers."""
 LARGEST_RANK = 1024
 """Of an adapter whose file has no low-rank matrices at all; with matrices, theirs counts."""
 _REMOTE = ("auto_map", "trust_remote_code")
+_COUNT = re.compile(r"(?:^|_)(layers?|blocks?|depths?|experts)$")
 _FIRST = re.compile(r"\.lora_(embedding_)?A\b")
 
 
@@ -59,15 +62,7 @@ def model(name: str, config: Config) -> None:
     file = _find(name, CONFIG, config)
     if file is None:
         return  # transformers says what is missing, or that the hub cannot be reached
-    settings = files.read_json(file)
-    for key, value in _walk(settings):
-        if key in ("dtype", "torch_dtype"):
-            _dtype(file, key, value)
-    if not config.trust_remote_code:
-        _implementations(file, settings)
-        _model_code(file, settings)
-    for where, pattern in _patterns(settings.get("quantization_config")):
-        tame(file, f"quantization_config: {where}", pattern)
+    _architecture(file, config)
     generation = _find(name, GENERATION, config)
     if generation is not None:
         files.read_json(generation)
@@ -80,19 +75,17 @@ def model(name: str, config: Config) -> None:
 
 def tokenizer(name: str, config: Config) -> None:
     """The same for the files of a tokenizer."""
-    architecture = _find(name, CONFIG, config)
-    known = {} if architecture is None else files.read_json(architecture)
+    for pattern in (*locate.TOKENIZER_FILES, "merges.txt") if Path(name).is_dir() else ():
+        for vocabulary in Path(name).glob(pattern):
+            files.refuse_disguised(vocabulary)
+    beside = _find(name, CONFIG, config)
+    known = {} if beside is None else _architecture(beside, config)
     file = _find(name, TOKENIZER, config)
     settings = {} if file is None else files.read_json(file)
-    if architecture is not None:
-        _tokenizer_class(architecture, known.get("tokenizer_class"))
-    if file is not None:
-        _tokenizer_class(file, settings.get("tokenizer_class"))
-    if config.trust_remote_code:
-        return
-    if architecture is not None:
-        _model_code(architecture, known)
-    if file is not None:
+    for read, found in ((beside, known), (file, settings)):
+        if read is not None:
+            _tokenizer_class(read, found.get("tokenizer_class"))
+    if file is not None and not config.trust_remote_code:
         _tokenizer_code(file, settings, known)
 
 
@@ -198,6 +191,23 @@ def _objects(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
             yield f"{key}: ", value
 
 
+def _architecture(file: Path, config: Config) -> dict[str, Any]:
+    """What is in a config.json, which is read for a model and for its tokenizer alike. Raises ModelError."""
+    settings = files.read_json(file)
+    for key, value in _walk(settings):
+        if key in ("dtype", "torch_dtype"):
+            _dtype(file, key, value)
+        part = _COUNT.search(key)
+        if part and isinstance(value, int) and not -1 <= value <= MOST_PARTS.get(part[1], MOST_LAYERS):
+            raise ModelError(f"{file}: {key}: {str(value)[:40]} is more than any model has. {files.AGAIN}")
+    for where, pattern in _patterns(settings.get("quantization_config")):
+        tame(file, f"quantization_config: {where}", pattern)
+    if not config.trust_remote_code:
+        _implementations(file, settings)
+        _model_code(file, settings)
+    return settings
+
+
 def _dtype(file: Path, key: str, value: Any) -> None:
     if value is None or isinstance(value, dict) or value == "auto":
         return
@@ -250,6 +260,11 @@ def _tokenizer_code(file: Path, settings: Mapping[str, Any], architecture: Mappi
     named = settings.get("auto_map")
     if named is None:
         return
+    pair = named.get("AutoTokenizer") if isinstance(named, dict) else named
+    if isinstance(pair, list) and len(pair) != 2:
+        raise ModelError(
+            f"{file}: auto_map: {_names(named)} is no pair of classes; delete the key. {files.AGAIN}"
+        )
     chosen = settings.get("tokenizer_class") or architecture.get("tokenizer_class")
     own = architecture.get("model_type") in TOKENIZER_MAPPING_NAMES
     if not own and not (isinstance(chosen, str) and tokenizer_class_from_name(chosen)):
