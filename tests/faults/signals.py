@@ -48,6 +48,7 @@ def signals(bench: Bench, count: int) -> Iterator[Trial]:
     plain = _shop(bench, {"num_train_epochs": 2.0})
     eager = _shop(bench, {"val_size": 10, "eval_strategy": "steps", "eval_steps": 1, "do_eval": True})
     slow = _shop(bench, {**_SLOW, "save_steps": 100, "lora_dropout": 0.2})
+    bare = _shop(bench, {"save_only_model": True, "save_steps": 2, "num_train_epochs": 2.0})
     once: list[Case] = []
     twice: list[Case] = []
     for number in NUMBERS:
@@ -55,6 +56,7 @@ def signals(bench: Bench, count: int) -> Iterator[Trial]:
             once.append(partial(_stopped, plain, number, when))
         for when in ("train", "train", "save", "result"):
             once.append(partial(_stopped, eager, number, when))
+        once.append(partial(_stopped, bare, number, "train"))
         twice.append(partial(_twice, slow, number, bench.random.choice(NUMBERS[:2])))
     mute: list[Case] = [partial(_mute, plain, how) for how in MUTES]
     hung: list[Case] = [

@@ -302,10 +302,15 @@ def save_step(session: Session) -> None:
         save(session)
 
 
-def save(session: Session) -> None:
-    """Write checkpoint-N whole, then let go of the oldest ones beyond `save_total_limit` (never the best)."""
+def save(session: Session, to_go_on: bool = False) -> None:
+    """Write checkpoint-N whole, then let go of the oldest ones beyond `save_total_limit` (never the best).
+
+    to_go_on: the run stops here, so that even with `save_only_model` this one must have all that is needed.
+    """
     progress, run = session.progress, session.run
-    if session.saved == progress.global_step or not session.job.engine.is_main:
+    bare = session.config.save_only_model and not to_go_on
+    done = session.saved == progress.global_step and (bare or not session.config.save_only_model)
+    if done or not session.job.engine.is_main:
         return
     state = {
         **asdict(progress),
@@ -316,7 +321,7 @@ def save(session: Session) -> None:
     footprint.require_save(session, len(history))
     with run.checkpoint(progress.global_step) as folder:
         session.save_weights(folder)
-        if not session.config.save_only_model:
+        if not bare:
             session.save_moments(folder)
         (folder / STATE).write_bytes(history)
     session.saved = progress.global_step

@@ -144,7 +144,7 @@ def _loop(at_work: observe.Session, made: Setup) -> None:
         observe.observe(at_work, step)
         number = signals.agreed(job.engine.sum, at_work.asked())
         if number:
-            observe.save(at_work)
+            observe.save(at_work, to_go_on=True)
             # A launcher ends all ranks as soon as one has ended, so none may before the main one has saved.
             job.engine.sum(0.0)
             raise signals.Stopped(number, " after saving; the same command continues from here")

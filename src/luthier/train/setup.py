@@ -118,7 +118,8 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
         made_session.saved = made_session.progress.global_step
         made_session.size = footprint.of_checkpoint(run.resume_from, observe.STATE)
         job.budget = _budget_of(made, made_session.progress) or job.budget
-        checkpoint.load_optimizer(optimizer, model, run.resume_from)
+        if made_session.saved < made_session.total:  # else only the result is still to be written
+            checkpoint.load_optimizer(optimizer, model, run.resume_from)
     return made_session, model
 
 
