@@ -1,102 +1,102 @@
-"""Chat templates run in a sandbox: the same environment that transformers renders them in.
+"""Chat templates run in a sandbox with limits; what they write is what transformers would render.
 
-Templates come from strangers, so they see plain data only and may not call into Python. `watched` reads a
-template's syntax tree and says which texts it looks for inside messages; a message without them is
-written verbatim, which lets the renderer reuse the rest.
+Templates come from strangers, so they see plain data only, may not call into Python, and may not use up time
+or memory (`jinja_sandbox`, `jinja_budget`). `watched` reads a template's syntax tree and says which texts it
+looks for inside messages; a message without them is written verbatim, which lets the renderer reuse the rest.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import nodes
+from jinja2 import Template, nodes
+from jinja2.exceptions import SecurityError, TemplateSyntaxError
 from jinja2.exceptions import TemplateError as JinjaError
-from jinja2.exceptions import TemplateSyntaxError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from luthier.data.jinja_budget import OUTPUT, Budget, Rendering, refused
+from luthier.data.jinja_sandbox import Sandbox
 from luthier.errors import TemplateError
 
 Plain = dict[str, Any]
+LONGEST = 1_000_000
+"""Characters of a template's text."""
+_WORDS, _HANDED_ON = 1000, 20
 
 
 class RenderProblem(Exception):
     """The template refuses this conversation, or fails on it; the message is the template's own."""
 
 
-class _Generation(Extension):
-    """`{% generation %}` marks what the model writes; masks are found without it, so only its body counts."""
-
-    tags = {"generation"}  # noqa: RUF012 (jinja2 declares it so)
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _raise(message: str) -> str:
-    raise JinjaError(message)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)
-
-
 @lru_cache(maxsize=1)
-def environment() -> ImmutableSandboxedEnvironment:
-    sandbox = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    sandbox.filters["tojson"] = _tojson
-    sandbox.globals["raise_exception"] = _raise
-    sandbox.globals["strftime_now"] = _now
-    return sandbox
+def environment() -> Sandbox:
+    return Sandbox()
 
 
 @lru_cache(maxsize=32)
-def _compiled(text: str) -> Callable[..., str]:
+def _compiled(text: str) -> Template:
+    if len(text) > LONGEST:
+        raise refused(f"is too long: {len(text):,} characters, and {LONGEST:,} are the most")
     try:
-        render: Callable[..., str] = environment().from_string(text).render
+        return environment().from_string(text)
     except TemplateSyntaxError as error:
         raise TemplateError(
-            f"the chat template is not valid Jinja: line {error.lineno}: {error.message}"
+            f"the chat template is not valid Jinja: line {error.lineno}: {_words(error.message)}"
         ) from error
-    return render
+    except TemplateError:
+        raise
+    except (RecursionError, MemoryError, SyntaxError) as error:
+        raise refused("is nested too deeply") from error
+    except Exception as error:  # whatever a stranger's text brings about is said of the text
+        raise TemplateError(f"the chat template is not valid Jinja: {_words(error)}") from error
+
+
+def _words(message: object) -> str:
+    """A stranger's words, fit to be printed: of a sensible length, and nothing that steers a terminal."""
+    text = str(message)
+    shown = "".join([c if c.isprintable() or c == "\n" else "\ufffd" for c in text[:_WORDS]])
+    return shown + " [...]" if len(text) > _WORDS else shown
 
 
 def compile_only(text: str) -> None:
-    """Raises TemplateError when `text` is not valid Jinja."""
+    """Raises TemplateError when `text` is not valid Jinja, or uses what no chat template may."""
     _compiled(text)
 
 
 def render(
     text: str, messages: Sequence[Plain], tools: Sequence[Plain] | None, values: Mapping[str, Any]
 ) -> str:
-    """The conversation as text. Raises RenderProblem with the template's own words."""
+    """The conversation as text.
+
+    Raises RenderProblem with the template's own words when it refuses this conversation or fails on it, and
+    TemplateError when the template does what none may: reach into Python, use up time or memory.
+    """
+    template = _compiled(text)
+    given = {**values, "messages": list(messages), "tools": list(tools) if tools else None}
+    context = template.new_context(given)
+    assert isinstance(context, Rendering)
+    context.budget = budget = Budget(given)
     try:
-        return _compiled(text)(messages=list(messages), tools=list(tools) if tools else None, **values)
+        rendered = "".join(template.root_render_func(context))
+    except TemplateError:
+        raise
+    except SecurityError as error:
+        raise refused(f"reaches for what is none of its business: {_words(error.message)}") from error
+    except RecursionError as error:
+        raise refused("calls itself too deeply") from error
+    except MemoryError as error:
+        raise refused("needs more memory than there is") from error
     except JinjaError as error:
-        raise RenderProblem(str(error.message or type(error).__name__)) from error
-    except (TypeError, ValueError, AttributeError, KeyError, IndexError, OverflowError) as error:
-        raise RenderProblem(f"the template fails: {error}") from error
+        raise RenderProblem(_words(error.message or type(error).__name__)) from error
+    except Exception as error:  # the template is a program of its own: how it fails is its business
+        raise RenderProblem(f"the template fails: {_words(error)}") from error
+    if len(rendered) > OUTPUT:
+        budget.extend()
+        if len(rendered) > budget.output:
+            raise refused(f"writes too much: {len(rendered):,} characters for one conversation")
+    return rendered
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,8 @@ def watched(text: str) -> Watched:
     """Read the syntax tree of a template; anything unknown makes it not verbatim (slower, never wrong)."""
     tree = environment().parse(text)
     held = _holders(tree)
+    if held is None:
+        return Watched(False)
     macros = {macro.name for macro in tree.find_all(nodes.Macro)}
     inside: set[str] = set()
     whole: set[str] = set()
@@ -181,11 +183,14 @@ def _mentions(node: nodes.Node, held: set[str]) -> bool:
     return False
 
 
-def _holders(tree: nodes.Template) -> set[str]:
-    """Names of variables (and ".name" of namespace attributes) that may hold the text of a message."""
+def _holders(tree: nodes.Template) -> set[str] | None:
+    """Names of variables (and ".name" of namespace attributes) that may hold the text of a message.
+
+    None when they are handed on through more names than a template for people would need.
+    """
     macros = {macro.name: macro for macro in tree.find_all(nodes.Macro)}
     held: set[str] = set()
-    while True:
+    for _ in range(_HANDED_ON):
         before = len(held)
         for call in tree.find_all(nodes.Call):
             if isinstance(call.node, nodes.Name) and call.node.name in macros:
@@ -198,6 +203,7 @@ def _holders(tree: nodes.Template) -> set[str]:
                 held.update(_targets(loop.target))
         if len(held) == before:
             return held
+    return None
 
 
 def _parameters(call: nodes.Call, macro: nodes.Macro, held: set[str]) -> Iterator[str]:

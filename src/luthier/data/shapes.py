@@ -18,7 +18,8 @@ from luthier.data.turns import Piece, RowProblem
 from luthier.types import Message
 
 _OPEN, _CLOSE = RESERVED[2], RESERVED[3]
-_MARK = re.compile(f"{_OPEN}.*?(\\d+){_CLOSE}", re.DOTALL)
+_MARK = re.compile(f"{_OPEN}[^{_OPEN}{_CLOSE}]{{0,99}}?(\\d{{1,9}}){_CLOSE}")
+"""Bounded, so that a template that writes many beginnings and no end cannot make the search long."""
 _AROUND = ((" ", " "), ("\n", "\n"), ("\t\n ", " \n\t"), ("\n \n", "\n \n"))
 _TRIMS: tuple[Callable[[str], str], ...] = (
     str, str.strip, str.rstrip, str.lstrip,

@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FILE = "template.jinja"
 """Name of the template's file in a run directory."""
 _NOTE = re.compile(r"\A\{#- luthier (\{.*?\}) -#\}\n", re.DOTALL)
+_KEPT = {"name", "stops", "replace_eos", "default_system", "thought", "bare"}
+"""What the first line of a template of ours says."""
 _THINK = ("<think>", "</think>")
 
 
@@ -34,7 +36,7 @@ class Template:
     text: the Jinja source · stops: texts that end a turn, the first being the end-of-turn token
     where `replace_eos` is set · thought: words around the reasoning (None: the template knows none) ·
     ours: one of the named templates, which follow `enable_thinking` and `history` themselves ·
-    bare: turns end with nothing at all (template "empty").
+    bare: turns end with nothing at all (template "empty") · place: where the text was found, for errors.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Template:
     thought: tuple[str, str] | None = None
     ours: bool = False
     bare: bool = False
+    place: str = field(default="", compare=False)
 
     def render(
         self,
@@ -54,9 +57,18 @@ class Template:
         add_generation_prompt: bool = False,
         **values: Any,
     ) -> str:
-        """The whole conversation as text (no tokens). Raises jinja.RenderProblem."""
+        """The whole conversation as text (no tokens).
+
+        Raises jinja.RenderProblem when the template refuses the conversation, TemplateError when it does
+        what no template may.
+        """
         values["add_generation_prompt"] = add_generation_prompt
-        return jinja.render(self.text, [dict(m) for m in messages], [dict(t) for t in tools or ()], values)
+        try:
+            return jinja.render(
+                self.text, [dict(m) for m in messages], [dict(t) for t in tools or ()], values
+            )
+        except TemplateError as error:
+            raise TemplateError(f"{self.place or f'template {self.name}'}: {error}") from error
 
 
 def load(
@@ -73,19 +85,22 @@ def load(
     name: None or "tokenizer" (the one that comes with the tokenizer), a name, the path of a .jinja file, or
     Jinja text. default_system: system message of conversations that have none. required: without it, a
     tokenizer that has no template gives `empty` (pre-training needs none).
-    Raises TemplateError when there is no such template, or it is not valid Jinja.
+    Raises TemplateError when there is no such template, or it is not valid Jinja, or does what none may.
     """
     if name is None or name == "tokenizer":
         found = _own(tokenizer, required)
     elif "{%" in name or "{{" in name:
-        found = _from_text(name, "text")
+        found = _from_text(name, "text", "the text given as `template`")
     elif name in named.names():
         found = _named(name)
     elif name.endswith((".jinja", ".j2", ".txt")) or Path(name).expanduser().is_file():
         found = _from_file(Path(name).expanduser())
     else:
         raise TemplateError(_unknown(name))
-    jinja.compile_only(found.text)
+    try:
+        jinja.compile_only(found.text)
+    except TemplateError as error:
+        raise TemplateError(f"{found.place}: {error}") from error
     return _settled(found, default_system, enable_thinking, history)
 
 
@@ -94,7 +109,8 @@ def _own(tokenizer: PreTrainedTokenizerBase, required: bool) -> Template:
     if isinstance(text, Mapping):
         text = text.get("default")
     if isinstance(text, str) and text:
-        return _from_text(text, "tokenizer")
+        folder = getattr(tokenizer, "name_or_path", "")
+        return _from_text(text, "tokenizer", f"template of the tokenizer{f' in {folder}' if folder else ''}")
     if not required:
         return _named("empty")
     raise TemplateError(
@@ -104,21 +120,44 @@ def _own(tokenizer: PreTrainedTokenizerBase, required: bool) -> Template:
     )
 
 
-def _from_text(text: str, name: str) -> Template:
+def _from_text(text: str, name: str, place: str) -> Template:
     """A template by its text; its name and how it stops are read from its first line if we wrote it."""
     note = _NOTE.match(text)
     if note:
-        kept: dict[str, Any] = json.loads(note[1])
-        kept["stops"] = tuple(kept.get("stops", ()))
-        kept["thought"] = tuple(kept["thought"]) if kept.get("thought") else None
-        return Template(text=text, ours=True, **kept)
+        return Template(text=text, ours=True, place=place, **_noted(note[1], place))
     thought = _THINK if "enable_thinking" in text and _THINK[1] in text else None
-    return Template(name, text, thought=thought)
+    return Template(name, text, thought=thought, place=place)
+
+
+def _noted(note: str, place: str) -> dict[str, Any]:
+    """What `_settled` wrote into the first line. Anybody can write such a line, so it is checked."""
+    try:
+        kept = json.loads(note)
+    except (ValueError, RecursionError):
+        kept = {}
+    if not _is_note(kept):
+        raise TemplateError(
+            f"{place}: its first line says that luthier wrote it, but is not what luthier writes; remove it"
+        )
+    thought = kept["thought"]
+    return {**kept, "stops": tuple(kept["stops"]), "thought": (thought[0], thought[1]) if thought else None}
+
+
+def _is_note(kept: object) -> bool:
+    if not isinstance(kept, dict) or set(kept) != _KEPT:
+        return False
+    lists = [kept["stops"], kept["thought"] or []]
+    return (
+        all(isinstance(kept[key], str) for key in ("name", "default_system"))
+        and all(isinstance(kept[key], bool) for key in ("replace_eos", "bare"))
+        and all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists)
+        and len(lists[1]) in (0, 2)
+    )
 
 
 def _from_file(path: Path) -> Template:
     try:
-        return _from_text(path.read_text(encoding="utf-8"), path.name)
+        return _from_text(path.read_text(encoding="utf-8"), path.name, f"template {path}")
     except (OSError, UnicodeDecodeError) as error:
         raise TemplateError(f"template: {path} cannot be read: {error}") from error
 
@@ -127,7 +166,7 @@ def _named(name: str) -> Template:
     row = named.names()[name]
     text = named.text(name)
     if row.endswith(".jinja"):
-        return _from_text(text, name)
+        return _from_text(text, name, f"template {name}")
     slots = named.slots(name)
     return Template(
         name,
@@ -138,6 +177,7 @@ def _named(name: str) -> Template:
         slots.thought,
         ours=True,
         bare=row == "empty",
+        place=f"template {name}",
     )
 
 
@@ -177,16 +217,7 @@ def _settled(template: Template, system: str | None, thinking: bool | None, hist
         note = f"{{#- luthier {json.dumps(kept, ensure_ascii=False)} -#}}\n"
     missing = [line for line in lines if line not in template.text]
     text = note + "".join(line + "\n" for line in missing) + template.text
-    return Template(
-        template.name,
-        text,
-        template.stops,
-        template.replace_eos,
-        template.default_system if system is None else system,
-        template.thought,
-        template.ours,
-        template.bare,
-    )
+    return replace(template, text=text, default_system=template.default_system if system is None else system)
 
 
 def prepare_tokenizer(template: Template, tokenizer: PreTrainedTokenizerBase, add: bool = False) -> list[str]:
