@@ -154,16 +154,18 @@ def entries(session: Session) -> int:
     return 2 + sum(math.ceil(total / max(rate if rate >= 1 else rate * total, 1)) for rate in rates if rate)
 
 
+def course(session: Session) -> space.Course:
+    """What the run is still to write."""
+    estimate, limit = session.estimate(), session.config.save_total_limit or 0
+    save = space.Save(estimate.weights, estimate.moments, estimate.beside + ENTRY * entries(session))
+    return space.Course(save, saves(session), len(session.run.checkpoints()), limit, bool(session.evals))
+
+
 def require_run(session: Session) -> None:
     """Before the first step. Raises RunError when what the run will hold at one time does not fit."""
-    run, config = session.run, session.config
-    history = ENTRY * entries(session)
-    estimate = session.estimate()
-    save = space.Save(estimate.weights, estimate.moments, estimate.beside + history)
-    limit = config.save_total_limit or 0
-    course = space.Course(save, saves(session), len(run.checkpoints()), limit, bool(session.evals))
-    instead = f"{course}. Free some space, or set save_total_limit, save_only_model or another output_dir"
-    space.require(course.bytes + history, run.path, "output_dir: this run does not fit", instead)
+    expected = course(session)
+    instead = f"{expected}. Free some space, or set save_total_limit, save_only_model or another output_dir"
+    space.require(expected.bytes, session.run.path, "output_dir: this run does not fit", instead)
 
 
 def require_save(session: Session, history: int) -> None:
