@@ -60,6 +60,21 @@ def test_the_best_weights_are_the_result(tmp_path):
     assert measured == pytest.approx(history(run)["best_metric"], rel=1e-6)
 
 
+def test_the_best_is_saved_also_between_two_regular_checkpoints(tmp_path, capsys):
+    settings = tasks.make(
+        tmp_path, save_steps=4, val_size=6, eval_strategy="steps", eval_steps=1, num_train_epochs=2.0,
+        greater_is_better=True, load_best_model_at_end=True,
+    )  # fmt: skip
+    run = tasks.train(settings)
+    assert history(run)["best_global_step"] == 1 and checkpoints(run) == [1, 4, 8, 12]
+    best = (run / "checkpoint-1" / "adapter_model.safetensors").read_bytes()
+    assert (run / "adapter_model.safetensors").read_bytes() == best
+    (run / "checkpoint-1" / "adapter_model.safetensors").write_bytes(best[:-4] + b"\xff" * 4)
+    tasks.train(settings)
+    assert "the result has the weights of the last step: the best ones" in capsys.readouterr().err
+    assert (run / "adapter_model.safetensors").read_bytes() != best
+
+
 def test_early_stopping(tmp_path):
     settings = tasks.make(
         tmp_path, save_steps=1, val_size=6, eval_strategy="steps", eval_steps=1, num_train_epochs=9.0,
