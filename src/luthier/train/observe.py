@@ -295,7 +295,8 @@ def _tire(session: Session) -> None:
 def save_step(session: Session) -> None:
     config, progress = session.config, session.progress
     last = progress.global_step == session.total or session.stop is not None
-    best_now = config.save_strategy == "best" and progress.best_global_step == progress.global_step
+    wanted = config.save_strategy == "best" or config.load_best_model_at_end
+    best_now = wanted and progress.best_global_step == progress.global_step
     if config.save_strategy != "no" and (
         last or best_now or due(session, config.save_strategy, config.save_steps)
     ):

@@ -16,7 +16,7 @@ from luthier.model import machine as machines
 from luthier.model import methods
 from luthier.runs import Run
 from luthier.runs.run import CONFIG
-from luthier.runs.seal import MANIFEST
+from luthier.runs.seal import MANIFEST, verify
 from luthier.train import footprint, observe, results, signals
 from luthier.train.engine import Engine
 from luthier.train.loop import steps
@@ -154,8 +154,15 @@ def _loop(at_work: observe.Session, made: Setup) -> None:
 
 def _take_best(at_work: observe.Session, made: Setup) -> None:
     best = at_work.progress.best_global_step
+    if best is None or best == at_work.progress.global_step:
+        return
     folder = made.run.path / f"checkpoint-{best}"
-    if best is None or best == at_work.progress.global_step or not folder.is_dir():
+    problems = verify(folder) if folder.is_dir() else ["it is not there any more"]
+    if problems:
+        made.screen.say(
+            f"note: the result has the weights of the last step: the best ones, {folder}, cannot be used: "
+            + "; ".join(problems)
+        )
         return
     take_weights(made, at_work.job.engine.unwrap(at_work.job.model), folder)
     at_work.measured = None
