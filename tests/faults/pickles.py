@@ -6,6 +6,7 @@ lies beside honest files as other programs leave it must stay unopened.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,12 @@ def in_model(name: str, data: Callable[[Scene], bytes], without: str = "") -> Ca
 
 
 def in_checkpoint(name: str, data: Callable[[Scene], bytes]) -> Callable[[Scene], Words]:
-    """The newest checkpoint of a run with a file of these bytes, sealed again, and the run is continued."""
+    """The only checkpoint of an unfinished run with a file of these bytes, sealed again; it is continued."""
 
     def make(scene: Scene) -> Words:
         run = scene.copy_of_run()
-        newest = max(run.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        newest = run / "checkpoint-2"
+        shutil.rmtree(run / "checkpoint-4")
         (newest / name).write_bytes(data(scene))
         facts = json.loads((newest / seal.MANIFEST).read_text())
         seal.seal(newest, **{key: facts[key] for key in facts if key not in ("files", "seal")})
@@ -303,6 +305,9 @@ CASES = (
         "the optimizer's moments are a pickle",
         in_checkpoint("optimizer.safetensors", pickled),
         ("optimizer",),
+    ),
+    Case(
+        "the optimizer's settings are a pickle", in_checkpoint("optimizer.json", pickled), ("optimizer.json",)
     ),
     Case(
         "trainer_state.json is a pickle",
