@@ -4,6 +4,7 @@ from __future__ import annotations
 
 EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "non-finite loss, gradient, weight": ("faults.poison:poisoned", 4, 30),
+    "out of memory": ("faults.memory:exhausted", 4, 34),
     "bit flips": ("faults.flips:flips", 4, 64),
     "resume changes": ("faults.changes:changes", 7, 26),
     "pickles": ("faults.pickles:pickles", 6, 37),
@@ -18,4 +19,5 @@ EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "micro-batches": ("faults.cuts:cuts", 4, 24),
     "i/o faults": ("faults.io:saves", 20, 1000),
     "i/o faults elsewhere": ("faults.io:elsewhere", 10, 1000),
+    "full disk": ("faults.space:full", 5, 20),
 }
