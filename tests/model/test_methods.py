@@ -267,6 +267,16 @@ def test_lora_on_a_shared_matrix_is_refused(tied, base, target):
     assert any(target in n and p.requires_grad for n, p in model.named_parameters())
 
 
+def test_a_model_that_adapters_do_not_fit_is_refused(tmp_path):
+    from transformers import MambaConfig, MambaForCausalLM
+
+    config = MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=1, state_size=4)
+    MambaForCausalLM(config).save_pretrained(str(tmp_path))
+    asked = Config(model_name_or_path=str(tmp_path), lora_target=("all",))
+    with pytest.raises(ModelError, match=r"lora_target: .*conv1d"):
+        methods.prepare(load.model(asked, torch.float32, True), asked, True)
+
+
 def test_an_adapter_for_full_tuning_and_an_unknown_method(base, tmp_path):
     config = Config(
         model_name_or_path=str(base), adapter_name_or_path=(str(tmp_path),), finetuning_type="full"

@@ -9,7 +9,7 @@ from transformers import get_scheduler
 import tiny
 from luthier.config import KEYS, load
 from luthier.model import methods
-from luthier.train import optim
+from luthier.train import checkpoint, optim
 
 
 def config(tmp_path, **changes):
@@ -63,6 +63,23 @@ def test_every_optimizer_makes_a_step(tmp_path, name):
     model(torch.arange(8)[None]).logits.float().pow(2).mean().backward()
     made.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_adams_step_counter_lies_where_its_kernel_reads_it(tmp_path, fused):
+    """Elsewhere than on the CPU, that is beside the parameter for a fused kernel only."""
+    model = tiny.build("qwen3")
+    made = torch.optim.AdamW(model.parameters(), fused=fused)
+    model(torch.arange(8)[None]).logits.float().pow(2).mean().backward()
+    made.step()
+    checkpoint.save_optimizer(made, model, tmp_path)
+    away = tiny.build("qwen3").to("meta")
+    other = torch.optim.AdamW(away.parameters())
+    other.param_groups[0]["fused"] = fused
+    checkpoint.load_optimizer(other, away, tmp_path)
+    for state in other.state.values():
+        assert state["exp_avg"].is_meta
+        assert state["step"].is_meta == fused
 
 
 @pytest.mark.parametrize(

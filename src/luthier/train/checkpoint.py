@@ -38,7 +38,11 @@ def save_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory: Path) -> None:
-    """Raises RunError when there are none, or when they are of parameters that this model does not train."""
+    """Put the moments of a checkpoint into a new optimizer.
+
+    They live beside their parameters; Adam's step counter stays on the CPU, unless a fused kernel reads it.
+    Raises RunError when there are none, or when they are of parameters that this model does not train.
+    """
     if not (directory / OPTIMIZER).is_file():
         raise RunError(
             f"{directory} has weights but no optimizer state (save_only_model), so it cannot be continued: "
@@ -54,11 +58,16 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory
     if set(states) - set(parameters):
         strange = ", ".join(sorted(set(states) - set(parameters))[:3])
         raise RunError(f"{directory}: moments of parameters that this model does not train ({strange}, …)")
+    beside = {
+        parameter
+        for group in optimizer.param_groups
+        if group.get("fused") or group.get("capturable")
+        for parameter in group["params"]
+    }
     for name, state in states.items():
         parameter = parameters[name]
-        optimizer.state[parameter] = {k: _placed(k, v, parameter) for k, v in state.items()}
-
-
-def _placed(key: str, value: Any, parameter: nn.Parameter) -> Any:
-    """Moments live beside their parameter; Adam's step counter stays on the CPU, where PyTorch keeps it."""
-    return value.to(parameter.device) if torch.is_tensor(value) and key != "step" else value
+        stays = () if parameter in beside else ("step",)
+        optimizer.state[parameter] = {
+            key: value.to(parameter.device) if torch.is_tensor(value) and key not in stays else value
+            for key, value in state.items()
+        }

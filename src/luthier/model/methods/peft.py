@@ -78,7 +78,10 @@ def attach(model: PreTrainedModel, config: Config) -> PreTrainedModel:
         ensure_weight_tying=_tied(model) and any(_matches(n, additional) for n in _embedding_names(model)),
     )
     with seeded(config.seed), _quiet():
-        tuned = get_peft_model(model, settings)
+        try:
+            tuned = get_peft_model(model, settings)
+        except ValueError as error:
+            raise ModelError(f"lora_target: {error}") from error
     if config.pissa_init:
         setattr(tuned, START, {k: v.detach().cpu().clone() for k, v in _matrices(tuned).items()})
     return tuned
