@@ -141,16 +141,23 @@ def _show_warnings() -> None:
 
     shown = logging.StreamHandler()  # of this call's stderr
     shown.setFormatter(logging.Formatter("note: %(message)s"))
-    shown.addFilter(_without_secrets)
     shown.setLevel(logging.WARNING)
     logging.getLogger("luthier").handlers = [shown]
+    logging.setLogRecordFactory(_without_secrets)
 
 
-def _without_secrets(record: logging.LogRecord) -> bool:
+def _without_secrets(*args: object, **keywords: object) -> logging.LogRecord:
+    """What any library logs: those of the hubs log addresses with the password of a mirror in them."""
+    import logging
+
     from luthier.redact import redact
 
-    record.msg, record.args = redact(record.getMessage()), ()
-    return True
+    record = logging.LogRecord(*args, **keywords)  # type: ignore[arg-type]
+    try:
+        record.msg, record.args = redact(record.getMessage()), ()
+    except (TypeError, ValueError, KeyError):
+        record.msg, record.args = "a message that does not fit its own arguments", ()
+    return record
 
 
 def _dispatch(verb: str, words: list[str]) -> int:

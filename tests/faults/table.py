@@ -13,7 +13,7 @@ EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "kills": ("faults.kills:kills", 30, 1000),
     "signals": ("faults.signals:signals", 6, 40),
     "archives": ("faults.archives:archives", 12, 30),
-    "secrets": ("faults.leaks:secrets", 8, 28),
+    "secrets": ("faults.leaks:secrets", 8, 32),
     "bit-exact resume": ("faults.resume:resume", 6, 48),
     "bit-exact resume, what else is known": ("faults.resume_more:more", 4, 27),
     "micro-batches": ("faults.cuts:cuts", 4, 24),
