@@ -216,7 +216,12 @@ def _write(
     made = rendered(rows, renderer, ledger, rejected)
     if config.stage == "pt":
         made = blocks.chop(made, config.cutoff_len, config.packing is not False, ledger)
-    with atomic.directory(path) as folder, store.Writer(folder, renderer.vocabulary) as writer:
+    # A store that another process has finished meanwhile has the same content, and may be in use already.
+    other: atomic.Other = "replaced" if path.exists() else "kept"
+    with (
+        atomic.directory(path, other=other) as folder,
+        store.Writer(folder, renderer.vocabulary) as writer,
+    ):
         for one in made:
             writer.add(one)
             ledger.examples += 1

@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from luthier.errors import ExportError
 from luthier.export import modelfile, parity
 from luthier.model import load as loading
 from luthier.model import machine, methods
-from luthier.runs import atomic
+from luthier.runs import atomic, lock
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -66,6 +67,16 @@ def export(config: Config) -> Path:
     started = time.monotonic()
     out = Path(str(config.export_dir)).expanduser()
     _refuse_occupied(out, config)
+    with ExitStack() as held:
+        other: atomic.Other = "refused"
+        if out.is_dir():  # nobody may begin to write there while the model is being made
+            held.callback(lock.Lock.acquire(out).release)
+            other = "replaced"
+        _export(out, config, other, started)
+    return out
+
+
+def _export(out: Path, config: Config, other: atomic.Other, started: float) -> None:
     bits, config = config.quantization_bit, config.replace(quantization_bit=None)
     tokenizer = loading.tokenizer(config)
     renderer = Renderer.of(config, tokenizer)
@@ -82,14 +93,13 @@ def export(config: Config) -> Path:
     if bits is not None:
         work.report["quantized_base"] = _quantized_distance(work, bits)
     dtype = _dtype(config)
-    with atomic.directory(out) as folder:
+    with atomic.directory(out, other=other) as folder:
         _write(work, merged, folder, dtype)
         del merged
         gc.collect()
         _verify(work, folder, dtype)
         work.report["seconds"] = round(time.monotonic() - started, 2)
         atomic.write_json(folder / REPORT, work.report)
-    return out
 
 
 def _refuse_occupied(out: Path, config: Config) -> None:
@@ -99,6 +109,8 @@ def _refuse_occupied(out: Path, config: Config) -> None:
     for name in (config.model_name_or_path, *config.adapter_name_or_path):
         if Path(str(name)).exists() and Path(str(name)).resolve().is_relative_to(out.resolve()):
             raise ExportError(f"export_dir: {out} holds {name}, which is read for the export; give another")
+    if (holder := lock.holder(out)) is not None:
+        raise ExportError(f"export_dir: {out} is in use by {holder}; give another")
     entries = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
     if entries and not config.overwrite_output_dir:
         raise ExportError(

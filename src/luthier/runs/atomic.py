@@ -18,11 +18,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from luthier.errors import LuthierError, RunError
 from luthier.runs import lock
 
+Other = Literal["replaced", "kept", "refused"]
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old|gone)-(?P<pid>\d+)-[0-9a-f]{8}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BROKEN = {errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", errno.EIO)}
@@ -82,11 +83,13 @@ def read_json(path: str | Path) -> Any:
 
 
 @contextmanager
-def directory(path: str | Path) -> Iterator[Path]:
+def directory(path: str | Path, *, other: Other = "replaced") -> Iterator[Path]:
     """Fill a directory that appears at `path` whole, or not at all.
 
     Yields the temporary sibling to write into. When the body ends, every file is synced and the sibling is
     renamed to `path`. When the body raises, the sibling is removed and whatever was at `path` is untouched.
+    other: what becomes of a directory that is at `path` by then. "kept": it has the same content, and another
+    process may be reading it, so ours goes · "refused": a RunError, unless it is empty.
     """
     target = _target(path)
     with explained(target):
@@ -100,7 +103,10 @@ def directory(path: str | Path) -> Iterator[Path]:
                 yield temporary
             with explained(target):
                 _sync_tree(temporary)
-                _swap(temporary, target)
+                if other == "replaced":
+                    _swap(temporary, target)
+                else:
+                    _arrive(temporary, target, keep=other == "kept")
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -204,6 +210,20 @@ def _swap(temporary: Path, target: Path) -> None:
     _sync(target.parent)
     if old is not None:
         remove(old)
+
+
+def _arrive(temporary: Path, target: Path, keep: bool) -> None:
+    """Rename onto nothing or an empty directory: the system checks it, and no other process is faster."""
+    try:
+        os.rename(temporary, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if not keep:
+            raise RunError(f"{target}: another process uses it by now; give another directory") from error
+        remove(temporary)
+    else:
+        _sync(target.parent)
 
 
 def _sync_tree(top: Path) -> None:
