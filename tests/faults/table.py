@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 EXPERIMENTS: dict[str, tuple[str, int, int]] = {
-    "non-finite loss, gradient, weight": ("faults.poison:poisoned", 4, 30),
-    "out of memory": ("faults.memory:exhausted", 4, 34),
+    "non-finite loss, gradient, weight": ("faults.poison:poisoned", 3, 30),
+    "out of memory": ("faults.memory:exhausted", 3, 34),
     "bit flips": ("faults.flips:flips", 4, 64),
     "resume changes": ("faults.changes:changes", 7, 26),
-    "pickles": ("faults.pickles:pickles", 6, 37),
+    "pickles": ("faults.pickles:pickles", 6, 38),
     "code hooks": ("faults.models:hooks", 8, 54),
     "yaml attacks": ("faults.yamls:attacks", 15, 40),
     "kills": ("faults.kills:kills", 30, 1000),
     "signals": ("faults.signals:signals", 6, 40),
+    "two writers": ("faults.races:two_writers", 4, 100),
+    "jinja attacks": ("faults.templates:attacks", 8, 71),
+    "jinja bombs": ("faults.templates:bombs", 8, 80),
     "archives": ("faults.archives:archives", 12, 30),
     "secrets": ("faults.leaks:secrets", 8, 32),
     "bit-exact resume": ("faults.resume:resume", 6, 48),
