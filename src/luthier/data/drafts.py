@@ -250,11 +250,11 @@ class Drafter:
                 kept = all(part.strip() in text for part in self._thought.split(content))
                 if not kept and not seen.get("tool_calls"):
                     raise RowProblem(
-                        "assistant", f"template {self.template.name} leaves this reply out or rewrites it"
+                        "assistant", f"{self.template.called} leaves this reply out or rewrites it"
                     )
             elif message.role != "tool":
                 raise RowProblem(
-                    message.role, f"template {self.template.name} leaves this {message.role} message out"
+                    message.role, f"{self.template.called} leaves this {message.role} message out"
                 )
 
     def _require(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
@@ -269,8 +269,8 @@ class Drafter:
             reason = self.turns.lacks(need)
             if reason:
                 what, instead = _NEEDS[need]
-                name = self.template.name
-                raise TemplateError(f"template {name} cannot express {what}: {reason} -> {instead}")
+                called = self.template.called
+                raise TemplateError(f"{called} cannot express {what}: {reason} -> {instead}")
             self._checked.add(need)
 
     def control(self, role: str) -> Control:

@@ -130,6 +130,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return not attr.startswith("_")
         return any(isinstance(obj, kind) and attr in allowed for kind, allowed in _REACHED)
 
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """What is private is not even looked for; the rest is undefined, as Jinja has it."""
+        if attribute.startswith("_"):
+            raise SecurityError(
+                f"access to attribute {attribute!r} of {type(obj).__name__!r} object is unsafe"
+            )
+        return super().unsafe_undefined(obj, attribute)
+
     def wrap_str_format(self, value: Any) -> Any:
         if isinstance(value, (BuiltinMethodType, MethodType)) and value.__name__ in _FORMATS:
             owner = value.__self__

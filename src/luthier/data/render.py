@@ -105,7 +105,7 @@ class Renderer:
             ) from problem
         if asked != header:
             notes.append(
-                f"template {self.template.name} ends its prompt with {asked[len(header) :]!r}, which its own "
+                f"{self.template.called} ends its prompt with {asked[len(header) :]!r}, which its own "
                 "replies do not begin with; prompts leave it out, as in training"
             )
         if kept != written:
@@ -115,12 +115,12 @@ class Renderer:
                 else "are rewritten"
             )
             notes.append(
-                f"template {self.template.name} rewrites earlier replies; they {how} "
+                f"{self.template.called} rewrites earlier replies; they {how} "
                 f"(history: {self.options.history})"
             )
         if "strftime_now" in self.template.text:
             notes.append(
-                f"template {self.template.name} can write today's date: such prompts differ from day to day"
+                f"{self.template.called} can write today's date: such prompts differ from day to day"
             )
         return notes
 

@@ -68,7 +68,12 @@ class Template:
                 self.text, [dict(m) for m in messages], [dict(t) for t in tools or ()], values
             )
         except TemplateError as error:
-            raise TemplateError(f"{self.place or f'template {self.name}'}: {error}") from error
+            raise TemplateError(f"{self.called}: {error}") from error
+
+    @property
+    def called(self) -> str:
+        """The template as errors name it."""
+        return self.place or f"template {self.name}"
 
 
 def load(

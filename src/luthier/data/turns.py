@@ -77,7 +77,7 @@ class Turns:
         try:
             return self.template.render(messages, tools=tools, add_generation_prompt=prompt, **values)
         except RenderProblem as problem:
-            raise RowProblem("messages", f"template {self.template.name}: {problem}") from problem
+            raise RowProblem("messages", f"{self.template.called}: {problem}") from problem
 
     def header(self, messages: Sequence[Plain], tools: Sequence[Plain], thinking: Thinking) -> str:
         """All text up to where the model starts to write. The same for every reply."""
@@ -155,7 +155,7 @@ class Turns:
         if not whole.startswith(head) or len(head) + len(tail) > len(whole):
             raise RowProblem(
                 "messages",
-                f"template {self.template.name} writes this reply so that the prompt is not its beginning; "
+                f"{self.template.called} writes this reply so that the prompt is not its beginning; "
                 "training could not match what inference is fed",
             )
         return whole[len(head) : len(whole) - len(tail)]
