@@ -78,8 +78,12 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
 def test_folders_of_other_programs_pass(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-5" / "adapter_config.json").write_text("{}")
     for folder in (tmp_path, tmp_path / "checkpoint-5"):
         seal.check(folder)
+    (tmp_path / "checksums.json").write_text("{}")
+    with pytest.raises(RunError, match="not used"):
+        seal.check(tmp_path)
 
 
 def test_a_damaged_marker_does_not_stand_in_the_way_of_going_on(tmp_path: Path) -> None:

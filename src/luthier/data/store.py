@@ -26,6 +26,7 @@ from luthier.runs import atomic, seal
 from luthier.types import Rendered, Tokens
 
 VERSION = 1
+COLUMNS = ("pieces", "first", "verdicts", "file", "row")
 _NO_VERDICT = -1
 
 
@@ -151,7 +152,13 @@ class Store:
         problems = seal.verify(path)
         if problems:
             raise Damaged(f"{path}: the token store is damaged: {'; '.join(problems)}")
-        return cls.read(path)
+        store = cls.read(path)
+        try:
+            for name in COLUMNS:
+                store._load(name)
+        except ValueError as error:  # not an array of numbers, which only somebody else could have sealed
+            raise Damaged(f"{path}: the token store is damaged: {error}") from error
+        return store
 
     @classmethod
     def read(cls, path: Path) -> Store:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from luthier.errors import RunError
+from luthier.model import files
 
 OPTIMIZER = "optimizer.safetensors"
 SETTINGS = "optimizer.json"
@@ -41,7 +42,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory
     """Put the moments of a checkpoint into a new optimizer.
 
     They live beside their parameters; Adam's step counter stays on the CPU, unless a fused kernel reads it.
-    Raises RunError when there are none, or when they are of parameters that this model does not train.
+    Raises ModelError for a damaged file; RunError when there are none, or when they are of parameters that
+    this model does not train.
     """
     if not (directory / OPTIMIZER).is_file():
         raise RunError(
@@ -49,7 +51,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory
             "give it as adapter_name_or_path (or model_name_or_path) of a new run instead"
         )
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    plain = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))["plain"]
+    files.header(directory / OPTIMIZER)  # a file that is no safetensors is named
+    plain = files.read_json(directory / SETTINGS).get("plain", {})
     states: dict[str, dict[str, Any]] = {name: dict(values) for name, values in plain.items()}
     with safe_open(directory / OPTIMIZER, "pt") as file:
         for key in file.keys():  # noqa: SIM118 (safetensors' reader is no mapping)
