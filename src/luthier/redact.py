@@ -63,12 +63,14 @@ def _harmless(value: str) -> bool:
     return is_path or value.lower() in _PLAIN or value.replace(".", "").isdigit()
 
 
-def _forms(secret: str) -> set[str]:
-    """How a secret may be spelled: as it is, quoted as in a URL, unquoted, in base64 (without its last,
-    incomplete group)."""
-    packed = base64.b64encode(secret.encode("utf-8", "surrogateescape")).decode("ascii")
-    whole = packed[: len(secret.encode("utf-8", "surrogateescape")) // 3 * 4]
-    return {f for f in (secret, quote(secret, safe=""), quote(secret), unquote(secret), whole) if len(f) > 5}
+def _forms(secret: str) -> list[str]:
+    """How a secret may be spelled, longest first: as it is, quoted for a URL, unquoted, in base64 with and
+    without its end, which depends on what follows."""
+    raw = secret.encode("utf-8", "surrogateescape")
+    packed = base64.b64encode(raw).decode("ascii")
+    forms = {secret, quote(raw, safe=""), quote(raw), unquote(secret)}
+    forms |= {packed, packed.rstrip("="), packed[: len(raw) // 3 * 4]}
+    return sorted((form for form in forms if len(form) >= _SHORTEST), key=len, reverse=True)
 
 
 def found_in(text: str) -> str:

@@ -70,7 +70,7 @@ def test_the_last_one_wins_on_the_command_line_and_among_files(tmp_path: Path) -
         ("'007'", "007"),
     ],
 )
-def test_values_mean_what_they_mean_in_omegaconf(tmp_path: Path, text: str, value: object) -> None:
+def test_values_mean_what_they_mean_to_llama_factory(tmp_path: Path, text: str, value: object) -> None:
     assert read([f"x={text}"], {}).values["x"] == value
     assert read([write(tmp_path / "a.yaml", f"x: {text}\n")], {}).values["x"] == value
 

@@ -15,6 +15,7 @@ _TRUE, _FALSE, _NULL = (
     ("false", "no", "off", "0", "n"),
     ("none", "null", "~"),
 )
+_LARGEST = 2**63  # what generators, tokenizers and tensors can count to
 
 
 def coerce(key: Key, value: Any, raw: str | None = None) -> Any:
@@ -54,7 +55,9 @@ def _int(value: Any, key: Key) -> int:
     number = _number(value, "a whole number")
     if number != int(number):
         raise ValueError(f"must be a whole number, not {_show(value)}")
-    return int(number)
+    if abs(number) >= _LARGEST:
+        raise ValueError(f"must be smaller, not {_show(value)}")
+    return value if isinstance(value, int) else int(number)  # a float has 53 bits, a seed may have 63
 
 
 def _float(value: Any, key: Key) -> float:

@@ -101,6 +101,8 @@ def check_workbook(path: Path, file: IO[bytes]) -> None:
         if len(parts) > MOST_PARTS:
             raise DataError(f"{path}: has {len(parts):,} parts -> save it as CSV in UTF-8")
         for part in parts:
+            if not part.filename.lower().endswith((".xml", ".rels")):
+                continue  # pictures and the like, which nobody reads
             rows = part.filename.lower().startswith(("xl/worksheets/", "xl/sharedstrings"))
             limit = LARGEST_SHEET if rows else LARGEST_PART
             ratio = part.file_size / max(part.compress_size, 1)
@@ -109,9 +111,8 @@ def check_workbook(path: Path, file: IO[bytes]) -> None:
                     f"{path}: its part {part.filename} unpacks to {part.file_size >> 20:,} MB,"
                     f" {ratio:.0f} times its size -> save it as CSV in UTF-8"
                 )
-            if part.filename.lower().endswith((".xml", ".rels")):
-                with book.open(part) as content:
-                    _check_xml(path, part.filename, content)
+            with book.open(part) as content:
+                _check_xml(path, part.filename, content)
     file.seek(0)
 
 
