@@ -129,8 +129,9 @@ def _tokenizer(tokenizer: Any) -> int:
     if backend is not None:
         return added + len(backend.to_str(pretty=True).encode())
     folder = Path(str(tokenizer.name_or_path))
-    files = getattr(tokenizer, "vocab_files_names", {}).values()
-    return added + sum((folder / name).stat().st_size for name in files if (folder / name).is_file())
+    names = getattr(tokenizer, "vocab_files_names", {})
+    files = [Path(str(getattr(tokenizer, key, "") or folder / name)) for key, name in names.items()]
+    return added + sum(file.stat().st_size for file in files if file.is_file())
 
 
 def saves(session: Session) -> int:
