@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import tasks
 import tiny
 from faults import cover
-from faults.bench import Bench, Trial
+from faults.bench import Bench, Trial, Unavailable
 from luthier.runs.hashing import sha256_file
 
 ROWS = 14
@@ -101,6 +102,8 @@ def resume(bench: Bench, count: int) -> Iterator[Trial]:
 
     The configurations cover every possible pair of levels of any two factors; there are at least `count`.
     """
+    if find_spec("bitsandbytes") is None:
+        raise Unavailable("bitsandbytes is not installed: quantized bases, 8-bit optimizers")
     design = cover.cover(FACTORS, IMPOSSIBLE)
     missing = cover.possible(FACTORS, IMPOSSIBLE) - set().union(*map(cover.pairs, design))
     assert not missing and len(design) >= 48, (missing, len(design))
@@ -160,17 +163,19 @@ def train(asked: Mapping[str, Any], run: Path) -> list[str]:
     return ["train", *tasks.words({**asked, "output_dir": str(run)})]
 
 
-def continued(bench: Bench, asked: Mapping[str, Any], place: Path, lines: Sequence[str]) -> str:
+def continued(
+    bench: Bench, asked: Mapping[str, Any], place: Path, lines: Sequence[str], threads: int = 1
+) -> str:
     """How a run that is killed at each of these lines, and at last left alone, differs from place/whole."""
     words = train(asked, place / "killed")
     before = "training from step 0"
     for line in lines:
-        done = bench.luthier(words, before=die_after, args=[line])
+        done = bench.luthier(words, before=die_after, args=[line, threads])
         if done.code != -signal.SIGKILL or before not in done.err:
             return f"was not continued and killed at {line!r} but ended with {done.code}: {done.err}"
         kept = re.findall(r"checkpoint (\d+) durable", done.err)
         before = f"(step {kept[-1]})" if kept else before
-    done = bench.luthier(words)
+    done = bench.luthier(words, before=compute_with, args=[threads])
     if done.code or before not in done.err:
         return f"was not continued ({before}) but ended with {done.code}: {done.err}"
     return difference(reported(place / "whole"), reported(place / "killed"))
@@ -208,9 +213,17 @@ class Doomed:
         return getattr(self._stream, name)
 
 
-def die_after(line: str) -> None:
+def die_after(line: str, threads: int = 1) -> None:
     """Called in the process that is to die: a reader on the other side of a pipe would be some steps late."""
+    compute_with(threads)
     sys.stderr = Doomed(sys.stderr, line)
+
+
+def compute_with(threads: int) -> None:
+    """Called in a process that is to compute with so many threads."""
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def reported(run: Path) -> dict[str, Any]:

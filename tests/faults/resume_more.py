@@ -11,10 +11,13 @@ from typing import Any
 import tasks
 import tiny
 from faults.bench import Bench, Trial
-from faults.resume import ROWS, continued, difference, reported, train
+from faults.resume import ROWS, compute_with, continued, difference, reported, train
 
 SCORED = {"val_size": 4, "eval_strategy": "steps", "eval_steps": 1}
-EARLY = {**SCORED, "finetuning_type": "full", "learning_rate": 0.03, "greater_is_better": True}
+EARLY = {
+    **SCORED, "finetuning_type": "full", "learning_rate": 0.03, "lr_scheduler_type": "constant",
+    "greater_is_better": True,
+}  # fmt: skip
 """The highest loss counts as the best, so the best step is an early one."""
 TALKS = {"dataset": "talks", "template": "chatml", "cutoff_len": 200}
 ANSWERS = {"val_size": 3, "do_predict": True, "predict_with_generate": True, "max_new_tokens": 6}
@@ -23,12 +26,13 @@ ANSWERS = {"val_size": 3, "do_predict": True, "predict_with_generate": True, "ma
 @dataclass(frozen=True)
 class Case:
     """settings: beside tasks.make's · lines: where the run is killed, one after the other · proof: what an
-    uninterrupted run prints when the case is what its name says."""
+    uninterrupted run prints when the case is what its name says · threads: that compute."""
 
     what: str
     settings: dict[str, Any]
     lines: tuple[str, ...] = ("checkpoint 3 durable",)
     proof: str = ""
+    threads: int = 1
 
 
 CASES = (
@@ -48,6 +52,12 @@ CASES = (
         {**EARLY, "load_best_model_at_end": True, "save_total_limit": 2},
         ("checkpoint 6 durable",),
         proof="the best weights are those of step",
+    ),
+    Case(
+        "the best step lies between two regular checkpoints",
+        {**EARLY, "load_best_model_at_end": True, "save_steps": 4},
+        ("checkpoint 4 durable",),
+        proof="the best weights are those of step 2",
     ),
     Case("only the best is saved", {
         **EARLY, "eval_on_start": True, "save_strategy": "best", "load_best_model_at_end": True,
@@ -88,6 +98,7 @@ CASES = (
         ("checkpoint 7 durable",),
     ),
     Case("killed three times", {"lora_dropout": 0.1}, tuple(f"checkpoint {n} durable" for n in (1, 4, 8))),
+    Case("two threads", {"model": "large", "finetuning_type": "full"}, threads=2),
     Case("killed before the first checkpoint", {"save_steps": 20, **SCORED}, ("step 3: eval loss",)),
     Case("recomputed activations and dropout", {"gradient_checkpointing": True, "lora_dropout": 0.2}),
     Case("bfloat16 products", {"bf16": True, "lora_dropout": 0.1}),
@@ -145,6 +156,7 @@ def prepare(folder: Path) -> None:
     }  # fmt: skip
     (folder / "data" / "dataset_info.json").write_text(json.dumps(info))
     tiny.make_model(folder / "gemma3", "gemma3")
+    tiny.make_model(folder / "large", hidden_size=256, intermediate_size=512, head_dim=64)
     mamba(folder / "mamba")
 
 
@@ -170,10 +182,10 @@ def settings(folder: Path, case: Case) -> dict[str, Any]:
 
 def compared(bench: Bench, asked: dict[str, Any], case: Case) -> str:
     place = bench.folder()
-    done = bench.luthier(train(asked, place / "whole"))
+    done = bench.luthier(train(asked, place / "whole"), before=compute_with, args=[case.threads])
     if done.code or case.proof not in done.err:
         return f"{done.code}, without {case.proof!r}: {done.err}"
-    return continued(bench, asked, place, case.lines)
+    return continued(bench, asked, place, case.lines, case.threads)
 
 
 def longer(bench: Bench, folder: Path) -> str:
