@@ -20,7 +20,7 @@ EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "bit-exact resume": ("faults.resume:resume", 6, 48),
     "bit-exact resume, what else is known": ("faults.resume_more:more", 4, 29),
     "micro-batches": ("faults.cuts:cuts", 4, 24),
-    "i/o faults": ("faults.io:saves", 20, 1000),
-    "i/o faults elsewhere": ("faults.io:elsewhere", 10, 1000),
+    "i/o faults": ("faults.io:saves", 16, 1000),
+    "i/o faults elsewhere": ("faults.io:elsewhere", 8, 1000),
     "full disk": ("faults.space:full", 5, 20),
 }
