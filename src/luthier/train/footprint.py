@@ -149,10 +149,12 @@ def saves(session: Session) -> int:
 
 
 def entries(session: Session) -> int:
-    """Entries that the history will have."""
+    """Entries that the history will have; one of several evaluation sets is as long as several."""
     config, total = session.config, session.total
-    rates = (config.logging_steps, config.eval_steps or config.logging_steps if session.evals else 0)
-    return 2 + sum(math.ceil(total / max(rate if rate >= 1 else rate * total, 1)) for rate in rates if rate)
+    kinds = [(config.logging_steps, 1), (config.eval_steps or config.logging_steps, len(session.evals))]
+    return 2 + sum(
+        size * math.ceil(total / max(rate if rate >= 1 else rate * total, 1)) for rate, size in kinds if rate
+    )
 
 
 def course(session: Session) -> space.Course:
