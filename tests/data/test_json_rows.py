@@ -173,3 +173,18 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     tracemalloc.stop()
     assert count == 40_000
     assert peak < 12_000_000
+
+
+TOO_MUCH = [("9" * 5000, "a number of thousands of digits"), ("[" * 99_999, "nested too deeply")]
+
+
+@pytest.mark.parametrize(("bad", "why"), TOO_MUCH)
+def test_a_value_that_python_does_not_read_costs_its_row(path, bad, why):
+    good, row = '{"a": 1}', f'{{"a": {bad}}}'
+    lines, array = f"{good}\n{row}\n{good}\n", f"[{good}, {row}, {good}]"
+    for text, reader in ((lines, json_rows.read_jsonl), (array, json_rows.read_json)):
+        (_, first), (_, second), (_, third) = read(path, text, reader)
+        assert first == third == {"a": 1}
+        assert isinstance(second, BadRow) and why in second.reason
+    with pytest.raises(DataError, match=why):
+        read(path, row)

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from luthier.config import plain
 from luthier.data.sources.encoding import note
 from luthier.data.spec import DatasetSpec
 from luthier.errors import DataError, MissingPackage
@@ -108,11 +109,14 @@ def _configs(card: Path) -> list[dict[str, Any]]:
 
     if not card.is_file():
         return []
-    header = re.match(r"\s*---\s*\n(.*?)\n---\s*(\n|$)", card.read_text("utf-8", "replace"), re.DOTALL)
     try:
+        text = plain.read_bytes(card, plain.LONGEST_JSON).decode("utf-8", "replace")
+        header = re.match(r"\s*---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
         parsed = yaml.safe_load(header.group(1)) if header else None
-    except yaml.YAMLError as error:
-        raise DataError(f"{card}: its YAML header cannot be read: {error}") from error
+    except (plain.Unreadable, yaml.YAMLError, RecursionError, ValueError) as error:
+        raise DataError(
+            f"{card}: its YAML header cannot be read: {error} -> mend it, or delete it"
+        ) from error
     configs = parsed.get("configs") if isinstance(parsed, dict) else None
     return [config for config in configs or [] if isinstance(config, dict) and "data_files" in config]
 

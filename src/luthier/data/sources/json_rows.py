@@ -62,6 +62,18 @@ def read_jsonl(path: Path, notes: list[str] | None = None) -> Iterator[Item]:
         yield from _json_lines(path, notes)
 
 
+def _decoded(text: str, at: int = 0) -> tuple[Any, int]:
+    """The JSON value that begins at `at`, and where it ends. Raises JSONDecodeError, and nothing else."""
+    try:
+        return DECODER.raw_decode(text, at)
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", text, at) from None
+    except ValueError as error:
+        if isinstance(error, json.JSONDecodeError):
+            raise
+        raise json.JSONDecodeError("a number of thousands of digits", text, at) from None
+
+
 class Window:
     """A sliding piece of the file's text: `text[at:]` is not read yet, `line` is the line of `text[0]`."""
 
@@ -125,7 +137,7 @@ def _element(window: Window, kind: str) -> Any:
     """The value at the window's position, which moves past it; a BadRow (position kept) when it is broken."""
     while True:
         try:
-            value, window.at = DECODER.raw_decode(window.text, window.at)
+            value, window.at = _decoded(window.text, window.at)
             return value
         except json.JSONDecodeError as error:
             line = window.line_at(error.pos)  # before fill() moves the text
@@ -135,8 +147,6 @@ def _element(window: Window, kind: str) -> Any:
                 if not window.text.rstrip().endswith("]" if kind == "array" else "}"):
                     return _truncated(window, kind)
             return BadRow("", "", f"line {line}: not valid JSON: {error.msg}")
-        except RecursionError:
-            return BadRow("", "", f"line {window.line_at(window.at)}: nested too deeply to be a row of data")
 
 
 def _may_be_cut(window: Window, error: json.JSONDecodeError, start: int) -> bool:
@@ -165,9 +175,7 @@ def _resynchronise(window: Window, keys: frozenset[str]) -> bool:
             continue
         position = found.end()
         try:
-            value, _ = DECODER.raw_decode(window.text, position)
-        except RecursionError:
-            continue
+            value, _ = _decoded(window.text, position)
         except json.JSONDecodeError as error:
             window.at = found.start()
             if _may_be_cut(window, error, window.at):
@@ -184,7 +192,7 @@ def _first_line_is_whole(head: str) -> bool:
     """True when the first line is a JSON object of its own, or is broken in itself rather than continued."""
     first, newline, _ = head.partition("\n")
     try:
-        DECODER.raw_decode(first)
+        _decoded(first)
     except json.JSONDecodeError as error:
         return (
             bool(newline) and error.pos < len(first.rstrip()) - 1 and not error.msg.startswith("Unterminated")
@@ -193,7 +201,6 @@ def _first_line_is_whole(head: str) -> bool:
 
 
 def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Item]:
-    decode = DECODER.raw_decode
     unended: Item | None = None  # a line that stops too early: a bad row, or, as the last one, a cut file
     for number, line in enumerate(lines(path, notes), 1):
         text = line.strip("\ufeff \t\r\n\0")
@@ -203,11 +210,10 @@ def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Item]:
             yield unended
             unended = None
         try:
-            value, end = decode(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            why = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-            bad = number, BadRow("", "", f"line {number}: not valid JSON: {why}", text[:1000])
-            if isinstance(error, json.JSONDecodeError) and _stops_early(error, text):
+            value, end = _decoded(text)
+        except json.JSONDecodeError as error:
+            bad = number, BadRow("", "", f"line {number}: not valid JSON: {error.msg}", text[:1000])
+            if _stops_early(error, text):
                 unended = bad
             else:
                 yield bad
