@@ -18,7 +18,7 @@ EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "archives": ("faults.archives:archives", 12, 30),
     "secrets": ("faults.leaks:secrets", 8, 32),
     "bit-exact resume": ("faults.resume:resume", 6, 48),
-    "bit-exact resume, what else is known": ("faults.resume_more:more", 4, 29),
+    "bit-exact resume, what else is known": ("faults.resume_more:more", 3, 29),
     "micro-batches": ("faults.cuts:cuts", 4, 24),
     "i/o faults": ("faults.io:saves", 16, 1000),
     "i/o faults elsewhere": ("faults.io:elsewhere", 8, 1000),
