@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,13 @@ def find(name: str) -> Experiment:
 def measure(name: str, bench: Bench, count: int) -> dict[str, Any]:
     """Run an experiment; what came of it, as results.json keeps it."""
     began = time.perf_counter()
+    trials: list[Trial] = []
     try:
-        trials = list(find(name)(bench, count))
+        trials.extend(find(name)(bench, count))
     except Unavailable as error:
         return {"passed": 0, "total": 0, "skipped": str(error)}
+    except Exception as error:  # the others are still worth their figures
+        trials.append(Trial("the experiment itself", repr(error)))
     counts: Counter[str] = Counter()
     for trial in trials:
         counts.update(trial.counts)
@@ -66,22 +70,28 @@ def main(words: list[str]) -> int:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="experiments at a time")
     asked = parser.parse_args(words)
     names = [n for n in EXPERIMENTS if not asked.names or any(part in n for part in asked.names)]
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() and asked.names else {}
-    code = 0
-    for name in names:
-        _, short, long = EXPERIMENTS[name]
-        count = short if asked.short else long
+    counts = {name: EXPERIMENTS[name][1 if asked.short else 2] for name in names}
+
+    def one(name: str) -> tuple[str, dict[str, Any]]:
         with tempfile.TemporaryDirectory(prefix="faults-") as place, Bench(Path(place), asked.seed) as bench:
-            results[name] = measure(name, bench, count)
-        print(line(name, results[name]), flush=True)
-        for problem in results[name].get("failed", ()):
-            print(f"  {problem}", flush=True)
-        code = code or int(fell_short(results[name], count))
-        if not asked.short:
-            text = json.dumps(results, ensure_ascii=False, indent=2) + "\n"
-            RESULTS.write_text(text, encoding="utf-8")
+            return name, measure(name, bench, counts[name])
+
+    code = 0
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        for future in as_completed([pool.submit(one, name) for name in names]):
+            name, result = future.result()
+            results[name] = result
+            print(line(name, result), flush=True)
+            for problem in result.get("failed", ()):
+                print(f"  {problem}", flush=True)
+            code = code or int(fell_short(result, counts[name]))
+            if not asked.short:
+                ordered = {n: results[n] for n in EXPERIMENTS if n in results}
+                RESULTS.write_text(json.dumps(ordered, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return code
 
 
