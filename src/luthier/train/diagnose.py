@@ -127,18 +127,14 @@ def _checkpointing(job: Job) -> Iterator[bool]:
     """Gradient checkpointing for the block; yields whether it was off and can be turned on."""
     model = job.engine.unwrap(job.model)
     possible = bool(getattr(model, "supports_gradient_checkpointing", False))
-    if not possible or not model.training or _is_checkpointing(model):
+    if not possible or not model.training or memory.is_checkpointing(model):
         yield False
         return
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    memory.checkpoint_activations(model)
     try:
         yield True
     finally:
-        model.gradient_checkpointing_disable()
-
-
-def _is_checkpointing(model: nn.Module) -> bool:
-    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+        memory.keep_activations(model)
 
 
 def _fits(job: Job, flats: list[Flat], length: int, task: Task) -> bool:

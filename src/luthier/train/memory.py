@@ -73,6 +73,21 @@ def smaller(budget: int, passes: Sequence[Sequence[Flat]]) -> int:
     return max(1, min(budget, max(sum(len(f.ids) for f in p) for p in passes)) // 2)
 
 
+def checkpoint_activations(model: Any) -> None:
+    """Gradient checkpointing, by the newer name that transformers gives it where it has one."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def keep_activations(model: Any) -> None:
+    disable = getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable
+    disable()
+
+
+def is_checkpointing(model: torch.nn.Module) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
 def tokens_per_pass(
     config: Any, machine: Machine, weight_bytes: int, trained_bytes: int, checkpointing: bool
 ) -> int:

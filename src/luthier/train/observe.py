@@ -120,11 +120,14 @@ def naming_what_is_kept(session: Session) -> Iterator[None]:
         yield
     except TrainError as error:
         tell_notes(session)
-        kept = (
-            f"checkpoint {session.saved} is kept; once the cause is mended the same command continues from it"
-            if session.saved > 0
-            else "no checkpoint was written yet; once the cause is mended the same command starts anew"
-        )
+        if not session.job.engine.is_main:
+            raise
+        mended = "; once the cause is mended the same command"
+        if session.saved <= 0:
+            kept = f"no checkpoint was written yet{mended} starts anew"
+        else:
+            how = "" if session.config.save_only_model else f"{mended} continues from it"
+            kept = f"checkpoint {session.saved} is kept{how}"
         raise TrainError(f"{error}.\n{kept}") from error
 
 

@@ -95,7 +95,7 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
     attention.enable(model)
     layout = layout_of(model)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        memory.checkpoint_activations(model)
         model.enable_input_require_grads()
     optimizer = optim.build(model, config)
     made.screen.say(_about(model, layout))
