@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -193,23 +194,20 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_leaves_no_half_checkpoint(luthier: Luthier, small: Path) -> None:
+def test_a_disk_that_is_too_small_is_known_before_the_first_step(luthier: Luthier, small: Path) -> None:
     words = [*TRAIN, "max_steps=9", "save_steps=1", f"output_dir={small}/run"]
     code, out, err = luthier(*words)
     assert (code, out) == (1, "")
-    assert "cannot be written: the disk is full (0 MB free); free some space" in err
-    run = Run.open(small / "run")
-    whole = run.checkpoints()
-    names = [f"checkpoint-{step}" for step in range(1, len(whole) + 1)]
-    assert whole and [folder.name for folder in whole] == names
-    assert not any(verify(folder) for folder in whole)
-    assert sorted(name for name in os.listdir(run.path) if name.startswith(("checkpoint", "."))) == names
-    assert run.status == "failed"
-    assert not (run.path / "adapter_model.safetensors").exists()
+    assert re.search(r"output_dir: this run does not fit: need \d\.\d+ MB, have 0\.\d+ MB on \S+", err), err
+    assert re.search(r"9 x \S+ MB for checkpoints \(no save_total_limit\), \S+ MB for the final weights", err)
+    assert not [name for name in os.listdir(small) if name != "run"]
+    assert not list(small.glob("run/checkpoint*"))
     subprocess.run(["mount", "-o", "remount,size=9m", str(small)], check=True)
     code, _, err = luthier(*words)
-    assert code == 0
-    assert f"continuing from {whole[-1]} (step {len(whole)})" in err
+    assert code == 0, err
+    run = Run.open(small / "run")
+    assert [folder.name for folder in run.checkpoints()] == [f"checkpoint-{step}" for step in range(1, 10)]
+    assert not any(verify(folder) for folder in run.checkpoints())
     assert [r["current_steps"] for r in run.read_log()] == list(range(1, 10))
 
 

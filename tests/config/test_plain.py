@@ -112,3 +112,15 @@ def test_only_regular_files_of_a_sensible_size(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes("\ufeff你好".encode())
     (tmp_path / "link").symlink_to("file")
     assert read_text(tmp_path / "link") == "你好"
+
+
+def test_what_is_written_is_read_again() -> None:
+    value = {
+        "run_name": "1e-4",
+        "seed": 1,
+        "learning_rate": 1e-4,
+        "system": "yes",
+        "name": "名字: a\nb",
+        "x": None,
+    }
+    assert plain.from_yaml(plain.to_yaml(value)).value == value

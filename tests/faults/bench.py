@@ -54,6 +54,7 @@ class Child:
         self._began = time.perf_counter()
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._seen: list[str] = []
+        self._closed = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(err,), daemon=True)
         self._reader.start()
 
@@ -63,6 +64,11 @@ class Child:
                 self._seen.append(line)
                 self._queue.put(line)
         self._queue.put(_END)
+        self._closed.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Let it work for a while; True when it has ended (or at least closed its standard error)."""
+        return self._closed.wait(seconds)
 
     def lines(self) -> Iterator[str]:
         """Lines of standard error as they come, until it is closed."""

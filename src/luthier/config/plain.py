@@ -195,6 +195,17 @@ def _loader() -> Any:
     return Loader
 
 
+def to_yaml(value: Any) -> str:
+    """A YAML text that `from_yaml` reads as `value` again (the text "1e-4" is quoted)."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+        pass
+
+    Dumper.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+0123456789."))
+    return str(yaml.dump(value, Dumper=Dumper, allow_unicode=True, sort_keys=False))
+
+
 def from_yaml(text: str) -> Parsed:
     """The value of a YAML text; a key given twice keeps its first value. Raises Unreadable."""
     import yaml

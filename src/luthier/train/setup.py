@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from luthier.config import Config, Machine
+from luthier.config import Config, Machine, plain
 from luthier.data import plan as planning
 from luthier.data import template as templates
 from luthier.data.formats import write_rejected
@@ -253,4 +252,4 @@ def _registry(config: Config) -> list[str]:
 
 def config_text(config: Config) -> str:
     """The configuration as the user wrote it, whether in a file or on the command line."""
-    return str(yaml.safe_dump(dict(config.written), allow_unicode=True, sort_keys=False))
+    return plain.to_yaml(dict(config.written))
