@@ -4,7 +4,7 @@ from __future__ import annotations
 
 EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "non-finite loss, gradient, weight": ("faults.poison:poisoned", 3, 30),
-    "out of memory": ("faults.memory:exhausted", 3, 34),
+    "out of memory": ("faults.memory:exhausted", 3, 36),
     "bit flips": ("faults.flips:flips", 4, 64),
     "resume changes": ("faults.changes:changes", 7, 26),
     "pickles": ("faults.pickles:pickles", 6, 38),
@@ -14,7 +14,7 @@ EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "signals": ("faults.signals:signals", 6, 40),
     "two writers": ("faults.races:two_writers", 4, 100),
     "jinja attacks": ("faults.templates:attacks", 8, 71),
-    "jinja bombs": ("faults.templates:bombs", 8, 80),
+    "jinja bombs": ("faults.templates:bombs", 8, 100),
     "archives": ("faults.archives:archives", 12, 30),
     "secrets": ("faults.leaks:secrets", 8, 32),
     "bit-exact resume": ("faults.resume:resume", 6, 48),

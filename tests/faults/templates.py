@@ -18,13 +18,16 @@ ROOM = 400 << 20
 """Bytes of address space beyond what the process has when it starts; reading rows and model takes a third."""
 
 _WRITTEN: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
-_LONG = "x" * 500_000
+_LONG, _WIDE = "x" * 500_000, "\U0001d400" * 60
 ATTACKS = {
     **_WRITTEN["attacks"],
     "first line like ours, not closed": "{#- luthier {" + "[" * 100_000 + "} -#}\n{{ messages }}",
 }
 BOMBS = {
     **_WRITTEN["bombs"],
+    "texts in the variables of macros": "{% macro m(q) %}"
+    + "".join([f"{{% set a{k} = '{_WIDE}' + q %}}" for k in range(4_000)])
+    + "{{ m(q) }}{% endmacro %}{{ m('x') }}",
     "doubling by caller": "{% macro m() %}{{ caller() }}{{ caller() }}{% endmacro %}"
     + "{% call m() %}" * 30
     + "0123456789"

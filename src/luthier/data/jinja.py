@@ -7,6 +7,7 @@ looks for inside messages; a message without them is written verbatim, which let
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ Plain = dict[str, Any]
 LONGEST = 1_000_000
 """Characters of a template's text."""
 _WORDS, _HANDED_ON = 1000, 20
+_DIGITS = re.compile(r"\d[\d_]*")
 
 
 class RenderProblem(Exception):
@@ -39,6 +41,8 @@ def environment() -> Sandbox:
 def _compiled(text: str) -> Template:
     if len(text) > LONGEST:
         raise refused(f"is too long: {len(text):,} characters, and {LONGEST:,} are the most")
+    if max(map(len, _DIGITS.findall(text)), default=0) > _WORDS:
+        raise refused(f"holds a number of more than {_WORDS:,} digits")
     try:
         return environment().from_string(text)
     except TemplateSyntaxError as error:

@@ -32,7 +32,7 @@ WIDTH = 10_000
 """Any width, precision, indentation or number of columns."""
 BITS = 4096
 """Size of a whole number."""
-SMALL = 256
+SMALL = 64
 """Texts up to this length cost nothing: only steps can make many of them."""
 ITEM = 8
 """What an item of a list counts as, in characters."""
@@ -122,9 +122,12 @@ class Budget:
             self.step(1 + len(value))
             inner = chain(value, value.values()) if isinstance(value, dict) else value
             return 2 + ITEM * len(value) + sum([self.size(item, text, depth + 1) for item in inner])
+        if isinstance(value, range):
+            self.step(len(value))
+            return ITEM * len(value)
         if isinstance(value, int):
             return value.bit_length() // 3 + 2
-        if text and not (value is None or isinstance(value, (float, Undefined, range))):
+        if text and not (value is None or isinstance(value, (float, Undefined))):
             raise refused(f"writes what is not text into the conversation ({_kind(value)})")
         return 40
 

@@ -68,9 +68,11 @@ def _of_text(name: str, growth: int) -> Function:
 
     @pass_context
     def guarded(context: Rendering, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if type(value) is not str or len(value) > SMALL or args or kwargs:
-            budget = context.budget
-            size = budget.size(value, text=True) + budget.size([args, kwargs])
+        budget = context.budget
+        size = len(value) if type(value) is str else budget.size(value, text=True) + SMALL
+        if args or kwargs:
+            size += budget.size([args, kwargs])
+        if size > SMALL:
             budget.step(size >> 4)
             budget.take(growth * size)
         return original(*_passed(original, context), value, *args, **kwargs)
@@ -85,7 +87,7 @@ def _lazily(name: str) -> Function:
     def guarded(context: Rendering, value: Any, *args: Any, **kwargs: Any) -> Any:
         budget = context.budget
         if name in ("batch", "slice"):
-            narrow(next((v for v in (*args, *kwargs.values()) if isinstance(v, int)), 0))
+            narrow(max([v for v in (*args, *kwargs.values()) if isinstance(v, int)], default=0))
         if name == "unique":
             value = whole(value)
             budget.step(budget.size(value))
@@ -95,6 +97,7 @@ def _lazily(name: str) -> Function:
         if isinstance(found, str):
             return found
         given = budget.size([args, kwargs]) if args or kwargs else 0
+        budget.step(20)  # what a generator leaves in memory
         depth = max([getattr(v, "depth", 0) for v in (value, *args, *kwargs.values())])
         return Lazy(budget, iter(found), 2 + given // 2, depth + 1)
 
@@ -204,7 +207,8 @@ def _tojson(
     if size > SMALL or deep > ITEM or separators:
         between_items = sum([len(part) for part in separators or () if isinstance(part, str)])
         budget.fits(
-            size * (ESCAPED if ensure_ascii else 2) + size // ITEM * (between_items + deep * _depth(value))
+            size * (ESCAPED if ensure_ascii else 2)
+            + size // ITEM * (between_items + (deep and deep * _depth(value)))
         )
     made = json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys

@@ -59,7 +59,7 @@ def long(value: Any) -> int:
     """Characters that a copy of a text or list costs. Markup escapes what is added to it."""
     if isinstance(value, str):
         return len(value) if type(value) is str else 6 * len(value)
-    return ITEM * len(value) if isinstance(value, (list, tuple)) else 1
+    return ITEM * len(value) if isinstance(value, (list, tuple, dict)) else 1
 
 
 def bounded(value: Any) -> None:
@@ -97,10 +97,15 @@ def remainder(context: Rendering, left: Any, right: Any) -> Any:
 
 def _width(pattern: str, values: Iterable[Any]) -> int:
     """The greatest width that a format asks for."""
-    found = [int(digits[:9]) for spec in _WIDTHS.findall(pattern) for digits in _DIGITS.findall(spec)]
+    found = [number(digits) for spec in _WIDTHS.findall(pattern) for digits in _DIGITS.findall(spec)]
     if "*" in pattern:
         found += [abs(value) for value in values if isinstance(value, int)]
     return narrow(max(found, default=0))
+
+
+def number(digits: str) -> int:
+    """A width as it is written; nobody writes one of ten digits, leading zeros or not."""
+    return int(digits) if len(digits) < 10 else 10**10
 
 
 def narrow(width: int) -> int:
@@ -143,20 +148,29 @@ def read(context: Rendering, value: Any) -> Any:
     """A value that is compared or hashed: the work grows with its length."""
     if type(value) is str:
         if len(value) > SMALL:
-            context.budget.step(len(value) >> 4)
+            context.budget.step(len(value) >> 6)
     elif isinstance(value, (list, tuple, dict, str)):
-        context.budget.step(context.budget.size(value) >> 4)
+        context.budget.step(context.budget.size(value) >> 6)
     return value
 
 
 @pass_context
 def searched(context: Rendering, value: Any) -> Any:
     """What stands behind `in`: a mapping finds its keys at once, everything else is searched."""
-    if isinstance(value, dict):
-        return value
-    if isinstance(value, range):
-        context.budget.step(len(value))
-    return read(context, value)
+    if type(value) is str:
+        if len(value) > SMALL:
+            context.budget.step(len(value) >> 3)
+    elif not isinstance(value, dict):
+        context.budget.step(context.budget.size(value) >> 3)
+    return value
+
+
+@pass_context
+def looped(context: Rendering, values: Any) -> Any:
+    """What a loop goes through whose `loop` is handed on: others may go through it too, and faster."""
+    if hasattr(values, "__len__"):
+        context.budget.step(ITEM * len(values))
+    return values
 
 
 @pass_context
@@ -176,14 +190,14 @@ def shown(context: Rendering, value: Any) -> Any:
     """A value on its way into the text."""
     if type(value) is str:
         context.budget.take(len(value))
-    elif type(value) is not int:
+    else:
         context.budget.take(ESCAPED * context.budget.size(value, text=True))
     return value
 
 
 OPERATORS: dict[str, Function] = {
     "+": add, "*": multiply, "**": power, "%": remainder, "-": subtract, "~": joined, "[:]": cut,
-    "{}": shown, "{+}": shown_sum, "==": read, " in": searched, "(tick)": tick,
+    "{}": shown, "{+}": shown_sum, "==": read, " in": searched, "(for)": looped, "(tick)": tick,
 }  # fmt: skip
 """By names that no template can spell."""
 
@@ -196,23 +210,32 @@ TEXT_METHODS = frozenset(
     "ljust lower lstrip partition removeprefix removesuffix replace rfind rindex rjust rpartition rsplit "
     "rstrip split splitlines startswith strip swapcase title upper zfill".split()
 )
-_GROWING = {"center", "ljust", "rjust", "zfill", "expandtabs", "replace", "join"}
+_PADDING = {"center", "ljust", "rjust", "zfill", "expandtabs"}
+_MAKING = {*_PADDING, "replace", "join", "split", "rsplit", "splitlines", "partition", "rpartition"}
+"""Methods that make much of little."""
 _QUICK = {"startswith", "endswith", "removeprefix", "removesuffix"}
 
 
 def method(budget: Budget, bound: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """A text's own method."""
     text, name = bound.__self__, bound.__name__  # type: ignore[attr-defined]
+    if not (args or kwargs or name in _MAKING):
+        if len(text) > SMALL:
+            budget.step(len(text) >> 6)
+            budget.take(3 * len(text))
+        return bound()
     if name == "join":
         args = tuple([whole(value) for value in args])
     given = (*args, *kwargs.values())
+    if given and isinstance(given[0], tuple):
+        budget.step(len(given[0]))
     longest = max([len(value) for value in given if isinstance(value, str)], default=0)
-    if len(text) > SMALL or longest > SMALL or name in _GROWING:
+    if len(text) > SMALL or longest > SMALL or name in _MAKING:
         if name not in _QUICK:
             budget.step(len(text) * max(longest, 1) >> 6)
-        budget.fits(_grown(budget, name, text, given))
+        budget.fits(_grown(budget, name, text, given) * (1 if type(text) is str else 6))
     found = bound(*args, **kwargs)
-    if len(text) > SMALL or name in _GROWING:
+    if len(text) > SMALL or name in _MAKING:
         budget.take(_made(found))
     return found
 
@@ -225,8 +248,10 @@ def _made(value: Any) -> int:
 
 def _grown(budget: Budget, name: str, text: str, given: tuple[Any, ...]) -> int:
     """Characters that a method makes, at the most."""
-    width = max(
-        [narrow(value) for value in given if isinstance(value, int)] if name in _GROWING else [0], default=8
+    width = (
+        max([narrow(value) for value in given if isinstance(value, int)], default=8)
+        if name in _PADDING
+        else 0
     )
     if name == "replace":
         return replaced(text, given)
@@ -250,7 +275,7 @@ def replaced(text: str, given: tuple[Any, ...]) -> int:
 def between(budget: Budget, mark: str, values: Any) -> int:
     """Characters of the values with `mark` between them."""
     count = len(values) if hasattr(values, "__len__") else 0
-    return budget.size(values, text=True) * (1 if isinstance(mark, str) else 6) + len(mark) * count
+    return budget.size(values, text=True) * (1 if type(mark) is str else 6) + len(mark) * count
 
 
 def now(pattern: str) -> str:

@@ -21,9 +21,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter, sa
 from jinja2.utils import Namespace
 from markupsafe import Markup
 
-from luthier.data.jinja_budget import DEPTH, ITEM, SMALL, Budget, Rendering, refused
+from luthier.data.jinja_budget import DEPTH, ITEM, SMALL, WIDTH, Budget, Rendering, refused, whole
 from luthier.data.jinja_filters import FILTERS, TESTS
-from luthier.data.jinja_guards import ESCAPED, OPERATORS, TEXT_METHODS, method, narrow, now
+from luthier.data.jinja_guards import ESCAPED, OPERATORS, TEXT_METHODS, long, method, narrow, now, number
 from luthier.data.jinja_tree import metered
 
 TOKENS = 50_000
@@ -57,8 +57,8 @@ class Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     def filter_stream(self, stream: TokenStream) -> Iterable[Token]:
-        for number, token in enumerate(stream):
-            if number > TOKENS:
+        for count, token in enumerate(stream):
+            if count > TOKENS:
                 raise refused(f"is too long: more than {TOKENS:,} words and signs between its braces")
             yield token
 
@@ -80,8 +80,8 @@ class _Formatter(SandboxedFormatter):
         self._budget = budget
 
     def format_field(self, value: Any, format_spec: str) -> Any:
-        digits = "".join([c if c.isdigit() else " " for c in format_spec]).split()
-        width = max([narrow(int(number[:9])) for number in digits], default=0)
+        digits = "".join([c if c.isdecimal() else " " for c in format_spec]).split()
+        width = max([narrow(number(part)) for part in digits], default=0)
         self._budget.take(width + ESCAPED * self._budget.size(value, text=True))
         return super().format_field(value, format_spec)
 
@@ -154,7 +154,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if type(argument) is str and type(obj) is dict and argument in obj:
             return obj[argument]
         if isinstance(argument, tuple):  # no key of plain data, and costly to hash
-            return self.undefined(obj=obj, name=str(type(argument)))
+            return self.undefined(obj=obj, name="tuple")
+        if isinstance(argument, str) and len(argument) > WIDTH:  # no name, and costly to speak of
+            return self.undefined(obj=obj, name=argument[:SMALL])
         return super().getitem(obj, argument)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
@@ -174,8 +176,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return __obj(*args, **kwargs)
         if not any(__obj is function for function in _GLOBALS.values()):
             raise SecurityError("it calls what is not a function of the template")
-        budget.step(budget.size([*args, *kwargs.values()]))
-        budget.take(2 * SMALL)
+        args = tuple([whole(value) for value in args])
+        budget.step(budget.size([*args, *kwargs.values()]) >> 4)
+        budget.take(64 * ITEM + 4 * sum([long(value) for value in args]))
         return __obj(*args, **kwargs)
 
     def _method(self, budget: Budget, bound: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -208,6 +211,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 def _deeper(budget: Budget, context: Context, obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A macro, or a loop that calls itself."""
     budget.calls += 1
+    if isinstance(obj, LoopContext):
+        budget.step(ITEM * sum([len(value) for value in args if hasattr(value, "__len__")]))
     if budget.calls > DEPTH:
         raise refused(f"calls itself too deeply: more than {DEPTH} macros or loops within each other")
     try:

@@ -73,6 +73,17 @@ def _shown(node: nodes.Expr) -> nodes.Expr:
     return node if isinstance(node, nodes.TemplateData) else _call("{}", node)
 
 
+def _handed_on(name: str, body: list[nodes.Node]) -> bool:
+    """Whether a variable is used as a value of its own, not only by its attributes or by calling it."""
+    of: set[int] = set()
+    for node in body:
+        of.update([id(found.node) for found in node.find_all(nodes.Getattr)])
+        of.update([id(found.node) for found in node.find_all(nodes.Call)])
+    return any(
+        found.name == name and id(found) not in of for node in body for found in node.find_all(nodes.Name)
+    )
+
+
 class _Guards(NodeTransformer):
     """Replaces operators by calls that pay for them."""
 
@@ -82,11 +93,18 @@ class _Guards(NodeTransformer):
 
     def _operator(self, node: nodes.BinExpr) -> nodes.Node:
         self.generic_visit(node)
-        if isinstance(node, nodes.Sub) and isinstance(node.right, nodes.Const):
+        if isinstance(node, nodes.Sub) and isinstance(node.right, nodes.Const) and node.right.value == 1:
             return node
         return _call(_OPERATORS[type(node)], node.left, node.right)
 
     visit_Mul = visit_Pow = visit_Mod = visit_Sub = _operator
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        if _handed_on("loop", node.body):
+            values: Any = node.iter
+            node.iter = _call("(for)", values)
+        return node
 
     def visit_Output(self, node: nodes.Output) -> nodes.Node:
         self.generic_visit(node)
@@ -109,7 +127,7 @@ class _Guards(NodeTransformer):
         searching = any(operand.op in ("in", "notin") for operand in node.ops)
         cheap = [_cheap(operand) for operand in operands]
         self.generic_visit(node)
-        if any(cheap) and not searching:
+        if any(cheap) and len(node.ops) == 1 and not searching:
             return node
         if not cheap[0]:
             node.expr = _call("==", node.expr)
