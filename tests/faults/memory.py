@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import tasks
 import tiny
@@ -62,6 +63,18 @@ def arm(room: int, call: int, training: bool) -> None:
     torch.nn.modules.module.register_module_forward_pre_hook(hook)
 
 
+def arm_update(room: int, call: int, saving: bool) -> None:
+    """From the update of step `call` on (with `saving`: from its end on) `room` bytes are left."""
+    calls = itertools.count(1)
+
+    def hook(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if next(calls) == call:
+            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+            resource.setrlimit(resource.RLIMIT_DATA, (held() + room, hard))
+
+    (register_optimizer_step_post_hook if saving else register_optimizer_step_pre_hook)(hook)
+
+
 @dataclass(frozen=True)
 class Case:
     """kind: what runs out of memory (step, evaluation, example) · room: MiB left from pass `call` on."""
@@ -91,6 +104,8 @@ def cases() -> list[Case]:
     made += [Case("evaluation", *key, 60 if key[0] == "wide" else 20) for key in ROOMS]
     examples = (160, 220, 110, 80)
     made += [Case("example", *key, room) for key, room in zip(ROOMS, examples, strict=True)]
+    made += [Case("update", "wide", "full", room) for room in (2, 14)]
+    made += [Case("save", "wide", "full", -14, call) for call in (1, 2)]
     return [*made, Case("nothing", "wide", "lora", 8), Case("nothing", "deep", "full", 2)]
 
 
@@ -133,13 +148,15 @@ class Place:
 
     def run(self, case: Case | None, **changes: Any) -> tuple[Done, Path]:
         """Train, within the limits of `case`; how it ended, and the run directory."""
-        folder = self.bench.folder() / "run"
-        settings = {**self.settings, "output_dir": str(folder), **changes}
+        settings = {**self.settings, "output_dir": str(self.bench.folder() / "run"), **changes}
+        folder = Path(settings["output_dir"])
         words = tasks.words({key: value for key, value in settings.items() if value is not None})
         if case is None:
             return self.bench.luthier(["train", *words]), folder
-        limits = (case.room * MIB, case.call, case.kind != "evaluation")
-        return self.bench.luthier(["train", *words], before=arm, args=limits), folder
+        late = case.kind in ("update", "save")
+        limits = (case.room * MIB, case.call, case.kind == "save" if late else case.kind != "evaluation")
+        before = arm_update if late else arm
+        return self.bench.luthier(["train", *words], before=before, args=limits), folder
 
     def free(self, **changes: Any) -> Path:
         """The run directory of a training without limits."""
@@ -220,6 +237,23 @@ def of_example(place: Place, case: Case) -> str:
     return ""
 
 
+def of_update(place: Place, case: Case) -> str:
+    """An update or a save that does not fit ends the run; nothing half-done is left to go on from."""
+    done, folder = place.run(case)
+    if done.code != 1 or "Traceback" in done.err:
+        return f"ended with {done.code}: {done.err[-600:]}"
+    where = "in the optimizer's update" if case.kind == "update" else "outside a pass"
+    if re.search(rf"step {case.call}\b.*: out of memory {where}", done.err) is None:
+        return f"does not say so: {done.err[-600:]}"
+    if [path.name for path in folder.glob("checkpoint-*")] != [
+        f"checkpoint-{n}" for n in range(1, case.call)
+    ]:
+        return f"there is {[path.name for path in folder.iterdir()]}"
+    done, _ = place.run(None, output_dir=str(folder))
+    same = not done.code and sha256_file(weights_of(folder)) == sha256_file(weights_of(place.free()))
+    return "" if same else f"with memory enough it does not go on to the same weights: {done.err[-300:]}"
+
+
 def of_nothing(place: Place, case: Case) -> str:
     done, _ = place.run(case)
     if done.code != 1 or "Traceback" in done.err:
@@ -228,5 +262,12 @@ def of_nothing(place: Place, case: Case) -> str:
     return "" if said in done.err else f"does not say {said!r}: {done.err[-600:]}"
 
 
-PROBLEMS = {"step": of_step, "evaluation": of_evaluation, "example": of_example, "nothing": of_nothing}
+PROBLEMS = {
+    "step": of_step,
+    "evaluation": of_evaluation,
+    "example": of_example,
+    "update": of_update,
+    "save": of_update,
+    "nothing": of_nothing,
+}
 """What is wrong with how a run took a shortage of that kind, "" for nothing."""

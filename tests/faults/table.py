@@ -4,7 +4,7 @@ from __future__ import annotations
 
 EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "non-finite loss, gradient, weight": ("faults.poison:poisoned", 3, 30),
-    "out of memory": ("faults.memory:exhausted", 3, 36),
+    "out of memory": ("faults.memory:exhausted", 3, 38),
     "bit flips": ("faults.flips:flips", 4, 64),
     "resume changes": ("faults.changes:changes", 7, 26),
     "pickles": ("faults.pickles:pickles", 6, 38),

@@ -18,7 +18,7 @@ from luthier.config import Config
 from luthier.data.prepare import Examples
 from luthier.errors import RunError, TrainError
 from luthier.runs import Run, atomic, space
-from luthier.train import footprint
+from luthier.train import footprint, memory
 from luthier.train.loop import Job, evaluate
 from luthier.types import Rendered, Step
 
@@ -114,10 +114,24 @@ def tell_notes(session: Session) -> None:
 
 
 @contextmanager
+def _named(session: Session) -> Iterator[None]:
+    """Memory that runs out between the passes, as in a save, is no fault of the program."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not memory.ran_out(error):
+            raise
+        step = session.progress.global_step
+        said = f"{error}".splitlines()[0][:200] if f"{error}" else type(error).__name__
+        raise TrainError(f"step {step}: out of memory outside a pass, as in a save ({said})") from error
+
+
+@contextmanager
 def naming_what_is_kept(session: Session) -> Iterator[None]:
     """A training that cannot go on says where the same command will continue once the cause is mended."""
     try:
-        yield
+        with _named(session):
+            yield
     except TrainError as error:
         tell_notes(session)
         if not session.job.engine.is_main:
