@@ -113,7 +113,8 @@ class Bench:
         self.place, self.seed = place, seed
         self.random = random.Random(seed)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        path = os.pathsep.join(map(str, (TESTS, TESTS / "reference", TESTS / "invariants")))
+        own = map(str, (TESTS, TESTS / "reference", TESTS / "invariants"))
+        path = os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
         env = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
