@@ -72,11 +72,11 @@ def test_adams_step_counter_lies_where_its_kernel_reads_it(tmp_path, fused):
     made = torch.optim.AdamW(model.parameters(), fused=fused)
     model(torch.arange(8)[None]).logits.float().pow(2).mean().backward()
     made.step()
-    checkpoint.save_optimizer(made, model, tmp_path)
+    checkpoint.save_optimizer(made, model, tmp_path, {"scale": 512.0})
     away = tiny.build("qwen3").to("meta")
     other = torch.optim.AdamW(away.parameters())
     other.param_groups[0]["fused"] = fused
-    checkpoint.load_optimizer(other, away, tmp_path)
+    assert checkpoint.load_optimizer(other, away, tmp_path) == {"scale": 512.0}
     for state in other.state.values():
         assert state["exp_avg"].is_meta
         assert state["step"].is_meta == fused

@@ -7,6 +7,7 @@ the weights, the optimizer's moments, and the history that observers need.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ OPTIMIZER = "optimizer.safetensors"
 SETTINGS = "optimizer.json"
 
 
-def save_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory: Path) -> None:
-    """Moments by parameter name; what is no tensor goes to JSON beside them."""
+def save_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, directory: Path, scale: Mapping[str, float]
+) -> None:
+    """Moments by parameter name; what is no tensor, and fp16's scale, goes to JSON beside them."""
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -35,11 +38,13 @@ def save_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory
             else:
                 plain.setdefault(name, {})[key] = value
     save_file(tensors, directory / OPTIMIZER)
-    (directory / SETTINGS).write_text(json.dumps({"plain": plain}), encoding="utf-8")
+    (directory / SETTINGS).write_text(json.dumps({"plain": plain, "scale": dict(scale)}), encoding="utf-8")
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory: Path) -> None:
-    """Put the moments of a checkpoint into a new optimizer.
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, directory: Path
+) -> dict[str, float]:
+    """Put the moments of a checkpoint into a new optimizer; returns fp16's scale, {} where there was none.
 
     They live beside their parameters; Adam's step counter stays on the CPU, unless a fused kernel reads it.
     Raises ModelError for a damaged file; RunError when there are none, or when they are of parameters that
@@ -52,7 +57,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory
         )
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     files.header(directory / OPTIMIZER)  # a file that is no safetensors is named
-    plain = files.read_json(directory / SETTINGS).get("plain", {})
+    settings = files.read_json(directory / SETTINGS)
+    plain = settings.get("plain", {})
     states: dict[str, dict[str, Any]] = {name: dict(values) for name, values in plain.items()}
     with safe_open(directory / OPTIMIZER, "pt") as file:
         for key in file.keys():  # noqa: SIM118 (safetensors' reader is no mapping)
@@ -74,3 +80,4 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory
             key: value.to(parameter.device) if torch.is_tensor(value) and key not in stays else value
             for key, value in state.items()
         }
+    return dict(settings.get("scale", {}))

@@ -119,6 +119,18 @@ class Engine:
         scaler = self._accelerator.scaler
         return scaler is not None and scaler.get_scale() > 1.0
 
+    def scale(self) -> dict[str, float]:
+        """What fp16's gradient scaler has come to; {} where there is none."""
+        scaler = self._accelerator.scaler
+        return {} if scaler is None else {key: float(value) for key, value in scaler.state_dict().items()}
+
+    def rescale(self, state: Mapping[str, float]) -> None:
+        """Go on with the scale of a checkpoint: another one would skip other updates."""
+        scaler = self._accelerator.scaler
+        if scaler is not None and state:
+            whole = ("growth_interval", "_growth_tracker")
+            scaler.load_state_dict({k: int(v) if k in whole else v for k, v in state.items()})
+
     def shared(self, value: Any) -> Any:
         """The main process's value, on every rank."""
         if self.world == 1:

@@ -107,7 +107,7 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
         job=job,
         evals=made.prepared.evals,
         save_weights=lambda folder: _save(made, engine.unwrap(wrapped), folder),
-        save_moments=lambda folder: checkpoint.save_optimizer(optimizer, model, folder),
+        save_moments=lambda folder: checkpoint.save_optimizer(optimizer, model, folder, engine.scale()),
         say=made.screen.say,
         draw=made.screen.draw,
         estimate=lambda: footprint.of(model, optimizer, config, beside()),
@@ -118,7 +118,7 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
         made_session.size = footprint.of_checkpoint(run.resume_from, observe.STATE)
         job.budget = _budget_of(made, made_session.progress) or job.budget
         if made_session.saved < made_session.total:  # else only the result is still to be written
-            checkpoint.load_optimizer(optimizer, model, run.resume_from)
+            engine.rescale(checkpoint.load_optimizer(optimizer, model, run.resume_from))
     return made_session, model
 
 
