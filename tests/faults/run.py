@@ -1,6 +1,8 @@
 """`make faults`: every experiment in its long form, one line each, and tests/faults/results.json.
 
-PYTHONPATH=tests python -m faults.run [--short] [--seed N] [NAME ...]     NAME: a row of table.py, or a part of one
+    PYTHONPATH=tests python -m faults.run [--short] [--seed N] [--jobs N] [NAME ...]
+
+NAME: a row of table.py, or a part of one.
 """
 
 from __future__ import annotations
@@ -8,12 +10,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,12 @@ def fell_short(result: dict[str, Any], count: int) -> bool:
     return "skipped" not in result and (result["passed"] < result["total"] or result["total"] < count)
 
 
+def one(name: str, count: int, seed: int) -> tuple[str, dict[str, Any]]:
+    """An experiment on a bench of its own."""
+    with tempfile.TemporaryDirectory(prefix="faults-") as place, Bench(Path(place), seed) as bench:
+        return name, measure(name, bench, count)
+
+
 def main(words: list[str]) -> int:
     """0 when every trial of every experiment passed and none had fewer trials than it was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -76,13 +85,10 @@ def main(words: list[str]) -> int:
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() and asked.names else {}
     counts = {name: EXPERIMENTS[name][1 if asked.short else 2] for name in names}
 
-    def one(name: str) -> tuple[str, dict[str, Any]]:
-        with tempfile.TemporaryDirectory(prefix="faults-") as place, Bench(Path(place), asked.seed) as bench:
-            return name, measure(name, bench, counts[name])
-
     code = 0
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        for future in as_completed([pool.submit(one, name) for name in names]):
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(asked.jobs, mp_context=fresh) as pool:
+        for future in as_completed([pool.submit(one, name, counts[name], asked.seed) for name in names]):
             name, result = future.result()
             results[name] = result
             print(line(name, result), flush=True)

@@ -41,9 +41,7 @@ def save_optimizer(
     (directory / SETTINGS).write_text(json.dumps({"plain": plain, "scale": dict(scale)}), encoding="utf-8")
 
 
-def load_optimizer(
-    optimizer: torch.optim.Optimizer, model: nn.Module, directory: Path
-) -> dict[str, float]:
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, directory: Path) -> dict[str, float]:
     """Put the moments of a checkpoint into a new optimizer; returns fp16's scale, {} where there was none.
 
     They live beside their parameters; Adam's step counter stays on the CPU, unless a fused kernel reads it.
