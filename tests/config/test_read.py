@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from luthier.config import KEYS
+from luthier.config.coerce import coerce
 from luthier.config.read import Loaded, read
 
 
@@ -189,7 +191,7 @@ def test_a_model_or_adapter_directory_by_itself(tmp_path: Path) -> None:
     loaded = read([str(tmp_path / "model"), str(tmp_path / "adapter")], {})
     assert loaded.values == {
         "model_name_or_path": str(tmp_path / "model"),
-        "adapter_name_or_path": str(tmp_path / "adapter"),
+        "adapter_name_or_path": [str(tmp_path / "adapter")],
     }
 
 
@@ -218,3 +220,28 @@ def test_variables_without_effect_are_named_together_and_refused_ones_are_proble
     )
     (problem,) = problems(loaded)
     assert problem.startswith("$USE_OPENMIND_HUB: is refused, because the Modelers hub is not supported -> ")
+
+
+def test_names_are_text_however_they_look(tmp_path: Path) -> None:
+    write(
+        tmp_path / "names.yaml",
+        "output_dir: 007\ndataset: [1e5, yes, x]\nmodel_name_or_path: 1_000\ntokenized_path: ~/t\n"
+        "resume_from_checkpoint: true\nlearning_rate: 1e-4\n",
+    )
+    loaded = read([str(tmp_path / "names.yaml"), "dataset_dir=#a", "template=[a]", "export_dir=./~"], {})
+    found = {k: coerce(KEYS[k], v, loaded.raw.get(k)) for k, v in loaded.values.items()}
+    assert found == {
+        "output_dir": "007",
+        "dataset": ("1e5", "yes", "x"),
+        "model_name_or_path": "1_000",
+        "tokenized_path": str(Path.home() / "t"),
+        "resume_from_checkpoint": "last",
+        "learning_rate": 1e-4,
+        "dataset_dir": "#a",
+        "template": "[a]",
+        "export_dir": "./~",
+    }
+    loaded = read(["dataset=a, b", "output_dir=null"], {})
+    assert coerce(KEYS["dataset"], loaded.values["dataset"], loaded.raw["dataset"]) == ("a", "b")
+    assert coerce(KEYS["dataset"], ["a,b", " c "]) == ("a,b", " c ")
+    assert coerce(KEYS["output_dir"], loaded.values["output_dir"], loaded.raw["output_dir"]) is None

@@ -14,7 +14,7 @@ from luthier.runs.seal import CHECKSUMS, verify
 
 _CLOCKS = ("runtime", "per_second", "time", "throughput", "train_seconds", "crc32")
 _ACKNOWLEDGED = re.compile(r"checkpoint (\d+) durable")
-_CONTINUING = re.compile(r"continuing from .*? \(step (\d+)\)")
+_CONTINUING = re.compile(r"continuing from .*? \(step (\d+)\)", re.DOTALL)
 
 
 def weights(folder: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ EXPERIMENTS: dict[str, tuple[str, int, int]] = {
     "kills": ("faults.kills:kills", 30, 1000),
     "signals": ("faults.signals:signals", 6, 40),
     "two writers": ("faults.races:two_writers", 4, 100),
+    "odd names": ("faults.names:names", 4, 40),
     "jinja attacks": ("faults.templates:attacks", 8, 71),
     "jinja bombs": ("faults.templates:bombs", 8, 100),
     "archives": ("faults.archives:archives", 12, 30),

@@ -91,7 +91,7 @@ def _translate(loaded: Loaded) -> None:
             _rename(loaded, row, value, where, raw)
 
 
-def _rename(loaded: Loaded, row: compat.Row, value: Any, where: str, raw: str | None) -> None:
+def _rename(loaded: Loaded, row: compat.Row, value: Any, where: str, raw: str | list[str] | None) -> None:
     if row.values:
         meant = row.values.get(str(value).lower())
         if meant is None:

@@ -18,14 +18,14 @@ _TRUE, _FALSE, _NULL = (
 _LARGEST = 2**63  # what generators, tokenizers and tensors can count to
 
 
-def coerce(key: Key, value: Any, raw: str | None = None) -> Any:
-    """`value` in the type of `key`; `raw` is the word as typed, which text keys prefer ("007" is no number).
+def coerce(key: Key, value: Any, raw: str | list[str] | None = None) -> Any:
+    """`value` in the type of `key`; `raw` is what was written, which text keys prefer ("007" is no number).
 
     "True", "none", "1e-4" and comma lists in strings mean what they say. Raises ValueError with words that
     complete the sentence "KEY ...".
     """
-    if raw is not None and key.kind in ("str", "strs", "floats") and not isinstance(value, list):
-        value = raw if value is not None else None
+    if raw is not None:
+        value = _as_written(key, value, raw)
     if _is_null(key, value):
         return () if key.kind in ("strs", "floats") else None if key.optional else key.default
     alias = key.aliases.get(str(value).lower()) if not isinstance(value, list | dict) else None
@@ -35,6 +35,17 @@ def coerce(key: Key, value: Any, raw: str | None = None) -> Any:
     for one in found if isinstance(found, tuple) else (found,):
         _check(key, one)
     return found if found != ("none",) else ()
+
+
+def _as_written(key: Key, value: Any, raw: str | list[str]) -> Any:
+    """What a key that holds text makes of its value: `#1`, `[a]`, `1e5` and `yes` can be names."""
+    if key.kind not in ("str", "strs", "floats") or (isinstance(value, bool) and key.aliases):
+        return value
+    if isinstance(raw, list):
+        return raw if key.kind == "strs" else value
+    if isinstance(value, list) and key.kind != "str":
+        return value
+    return raw if raw.strip() else None
 
 
 def _is_null(key: Key, value: Any) -> bool:
@@ -85,10 +96,11 @@ def _str(value: Any, key: Key) -> str:
 
 
 def _strs(value: Any, key: Key) -> tuple[str, ...]:
-    items = value if isinstance(value, list | tuple) else str(value).split(",")
+    listed = isinstance(value, list | tuple)  # names in a list may hold commas, and blanks at their ends
+    items = value if listed else [item.strip() for item in str(value).split(",")]
     if isinstance(value, dict) or any(isinstance(i, list | dict) for i in items):
         raise ValueError(f"must be names with commas between them, not {_show(value)}")
-    return tuple(text for item in items if (text := str(item).strip()))
+    return tuple(text for item in items if (text := str(item)).strip())
 
 
 def _floats(value: Any, key: Key) -> tuple[float, ...]:

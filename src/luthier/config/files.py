@@ -23,7 +23,7 @@ _ONLINE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_n
 
 def local(name: str) -> Path | None:
     """The path that `name` is; None for a name on the hub (one slash, nothing local is called so)."""
-    path = Path(name).expanduser()
+    path = Path(name)
     looks = path.is_absolute() or name.startswith((".", "~")) or "\\" in name or name.count("/") > 1
     return path if looks or name.endswith("/") or path.exists() else None
 
@@ -89,7 +89,7 @@ def _template(config: Config) -> list[Problem]:
     name, where = config.template, config.place("template")
     if not name or name == "tokenizer" or "{{" in name or "{%" in name:
         return []
-    path = Path(name).expanduser()
+    path = Path(name)
     if path.is_file() or name.endswith(_TEMPLATE_SUFFIXES):
         return _template_file(path, where)
     module, function = _TEMPLATES
@@ -117,7 +117,7 @@ def _datasets(config: Config) -> list[Problem]:
         wanted += [("dataset", name) for name in config.dataset]
     if not wanted or config.dataset_dir == "ONLINE" or config.dataset_dir.startswith("REMOTE:"):
         return []
-    folder = Path(config.dataset_dir).expanduser()
+    folder = Path(config.dataset_dir)
     info, wrong = _info(folder / "dataset_info.json")
     if wrong:
         return [wrong]
@@ -134,22 +134,22 @@ def _info(file: Path) -> tuple[dict[str, Any] | None, Problem | None]:
     if not os.path.lexists(file):
         return None, None
     try:
-        table, _, doubles = plain.from_json(plain.read_text(file, plain.LONGEST_JSON))
+        found = plain.from_json(plain.read_text(file, plain.LONGEST_JSON))
     except plain.Unreadable as error:
         where = f"{file}:{error.line}" if error.line else str(file)
         return None, Problem(where, error.what, error.instead)
-    if doubles:
-        key, line = doubles[0]
+    if found.doubles:
+        key, line = found.doubles[0]
         return None, Problem(f"{file}:{line}", f"`{key}` is given twice", "one of the two")
-    if isinstance(table, dict):
-        return table, None
+    if isinstance(found.value, dict):
+        return found.value, None
     return None, Problem(str(file), "is not an object of data sets", '{"NAME": {"file_name": "FILE"}}')
 
 
 def _dataset(name: str, folder: Path, info: dict[str, Any] | None, where: str) -> Problem | None:
     if info is not None and name in info:
         return _entry(name, folder, info[name], where)
-    if Path(name).expanduser().exists() or (folder / name).exists():
+    if Path(name).exists() or (folder / name).exists():
         return None
     if name.lower().endswith(_DATA_SUFFIXES) or name.startswith(("/", ".", "~")) or name.count("/") > 1:
         return Problem(

@@ -5,6 +5,7 @@ Read without the model libraries, so that a run can be used without importing th
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,11 @@ def _named(loaded: Loaded, verb: str) -> Path | None:
         keys.append("output_dir")
     for key in keys:
         value = loaded.values.get(key)
-        names = value if isinstance(value, list) else str(value or "").split(",")
+        several = key == "adapter_name_or_path" and not isinstance(value, list)
+        names = str(value or "").split(",") if several else value if isinstance(value, list) else [value]
         for name in reversed(names):
-            path = Path(str(name).strip()).expanduser()
-            if str(name).strip() and _has_weights(path) and _run_of(path) is not None:
+            path = Path(str(name or ""))
+            if name and _has_weights(path) and _run_of(path) is not None:
                 return path
     return None
 
@@ -91,8 +93,8 @@ def _model(loaded: Loaded, weights: Path, where: str, base: Any) -> None:
     if isinstance(base, dict):
         base = base.get("path") or base.get("name")
     if (weights / "adapter_config.json").is_file():
-        loaded.set("adapter_name_or_path", str(weights), where)
-        if Path(str(loaded.values.get("model_name_or_path", ""))).expanduser() == weights:
+        loaded.set("adapter_name_or_path", [_name(weights)], where)
+        if Path(str(loaded.values.get("model_name_or_path", ""))) == weights:
             _replace(loaded, "model_name_or_path", base, where)
         elif base:
             loaded.set("model_name_or_path", base, where)
@@ -101,7 +103,12 @@ def _model(loaded: Loaded, weights: Path, where: str, base: Any) -> None:
             str(weights), "holds no trained weights yet", "a run that is complete, or one of its checkpoints"
         )
     elif str(loaded.values.get("model_name_or_path", base)) == str(base):
-        _replace(loaded, "model_name_or_path", str(weights), where)
+        _replace(loaded, "model_name_or_path", _name(weights), where)
+
+
+def _name(path: Path) -> str:
+    """A path as text that means nothing else: `./None`, not `None`."""
+    return str(path) if path.is_absolute() or len(path.parts) > 1 else os.path.join(".", path)
 
 
 def _template(loaded: Loaded, run: Path, resolved: dict[str, Any], marker: dict[str, Any], verb: str) -> None:
@@ -141,8 +148,10 @@ def repeat(loaded: Loaded, run: Path) -> None:
     for key, value in again.values.items():
         if key in (*_ONCE, "output_dir") or (key == "trust_remote_code" and _untrusted(loaded, run)):
             continue
+        if key not in loaded.values and key in again.raw:
+            loaded.raw[key] = again.raw[key]
         loaded.set(key, value, again.where.get(key, str(run / "config.yaml")))
-    loaded.set("output_dir", str(run), str(run / MARKER))
+    loaded.set("output_dir", _name(run), str(run / MARKER))
     loaded.run = None
 
 
@@ -162,7 +171,7 @@ def _plain_adapter(loaded: Loaded) -> None:
     if not value or loaded.values.get("model_name_or_path"):
         return
     first = value[0] if isinstance(value, list) else str(value).split(",")[0]
-    file = Path(first).expanduser() / "adapter_config.json"
+    file = Path(first) / "adapter_config.json"
     if file.is_file() and (base := _json(file, loaded).get("base_model_name_or_path")):
         loaded.set("model_name_or_path", base, str(file))
         loaded.notes.append(f"{file}: names {base} as its base, so that is loaded")

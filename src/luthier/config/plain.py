@@ -13,8 +13,10 @@ import os
 import re
 import stat
 from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 LONGEST = 1 << 20  # bytes of a file; a configuration has thousands
@@ -32,6 +34,7 @@ _KINDS = (
 )
 _TAG = "tag:yaml.org,2002:"
 _TAGS = {_TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+_NUMBERS = {_TAG + name for name in ("bool", "int", "float")}
 _KEYS = {_TAG + name for name in ("str", "int", "merge")}
 _FLOAT = re.compile(
     r"""^(?:[-+]?[0-9]+(?:_[0-9]+)*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
@@ -51,11 +54,13 @@ class Unreadable(Exception):
 
 
 class Parsed(NamedTuple):
-    """value: plain · lines: key of the top -> line · doubles: (key, line) of keys that are given again."""
+    """value: plain · lines: key of the top -> line · doubles: (key, line) of keys that are given again ·
+    texts: key of the top -> how its numbers are written, for keys that hold names ("007" is no number)."""
 
     value: Any
     lines: dict[str, int]
     doubles: list[tuple[str, int]]
+    texts: Mapping[str, str | list[str]] = MappingProxyType({})
 
 
 def strange(path: Path) -> str:
@@ -217,11 +222,11 @@ def from_yaml(text: str) -> Parsed:
             if root is None:
                 return Parsed(None, {}, [])
             _measured(root, {}, set())
-            lines = {}
-            if isinstance(root, yaml.MappingNode):
-                lines = {key.value: key.start_mark.line + 1 for key, _ in reversed(root.value)}
+            pairs = root.value if isinstance(root, yaml.MappingNode) else []
+            lines = {key.value: key.start_mark.line + 1 for key, _ in reversed(pairs)}
+            texts = {key.value: shown for key, node in reversed(pairs) if (shown := _written(node))}
             doubles = _doubles(root, set())
-            return Parsed(loader.construct_document(root), lines, doubles)
+            return Parsed(loader.construct_document(root), lines, doubles, texts)
         finally:
             loader.dispose()
     except yaml.reader.ReaderError as error:
@@ -266,6 +271,16 @@ def _measured(node: Any, known: dict[int, tuple[int, int]], above: set[int]) -> 
         raise _too_deep(line)
     known[id(node)] = count, depth
     return count, depth
+
+
+def _written(node: Any) -> str | list[str] | None:
+    """A number, yes or no as it is written, or a list with such in it; None for everything else."""
+    if node.tag in _NUMBERS:
+        return str(node.value)
+    scalars = node.tag == _TAG + "seq" and all(isinstance(child.value, str) for child in node.value)
+    if scalars and any(child.tag in _NUMBERS for child in node.value):
+        return [str(child.value) for child in node.value]
+    return None
 
 
 def _children(node: Any) -> list[Any]:

@@ -7,6 +7,7 @@ A value means what it means to LLaMA-Factory (`1e-4` is a number, `007` is one, 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ from luthier.types import Problem
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 MARKER = "luthier.json"
+PATHS = {
+    "output_dir", "dataset", "eval_dataset", "dataset_dir", "template", "tokenized_path", "cache_dir",
+    "model_name_or_path", "adapter_name_or_path", "resume_from_checkpoint", "logging_dir", "export_dir",
+}  # fmt: skip
 _PAIR = re.compile(r"([A-Za-z_][\w.\-]*)=(.*)", re.DOTALL)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 MOST_KEYS = 2_000  # there are some hundreds, with those of other programs
@@ -33,13 +38,13 @@ class Loaded:
     """What was asked for, as far as it could be read.
 
     values: key -> value as written · where: key -> "train.yaml:12", "--lora_rank", "$WANDB_PROJECT" ·
-    raw: the word as typed, for keys from the command line · run: the run directory that was given, if any ·
-    unread: a file could not be read, so that nobody knows what is missing.
+    raw: as typed on the command line, and numbers as written in a file · run: the run directory that was
+    given, if any · unread: a file could not be read, so that nobody knows what is missing.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)
-    raw: dict[str, str] = field(default_factory=dict)
+    raw: dict[str, str | list[str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     run: Path | None = None
@@ -119,7 +124,8 @@ def _option(key: str, words: list[str], loaded: Loaded) -> _Pair:
 
 
 def _positional(word: str, files: list[Path], loaded: Loaded) -> None:
-    path = Path(word).expanduser()
+    word = os.path.expanduser(word)
+    path = Path(word)
     if path.suffix.lower() in CONFIG_SUFFIXES and not path.is_dir() and path.name != MARKER:
         files.append(path)
     elif path.is_dir() and (path / MARKER).is_file():
@@ -127,7 +133,7 @@ def _positional(word: str, files: list[Path], loaded: Loaded) -> None:
     elif path.name == MARKER and path.is_file():
         loaded.run = path.parent
     elif (path / "adapter_config.json").is_file():
-        loaded.set("adapter_name_or_path", word, word)
+        loaded.set("adapter_name_or_path", [word], word)
     elif (path / "config.json").is_file():
         loaded.set("model_name_or_path", word, word)
     elif path.is_dir():
@@ -148,9 +154,10 @@ def _positional(word: str, files: list[Path], loaded: Loaded) -> None:
 def _file(path: Path, loaded: Loaded) -> dict[str, Any]:
     """The top-level mapping of a config file; lines go to `loaded.where`."""
     before = len(loaded.problems)
-    values, lines = _parsed(path, loaded)
+    values, lines, texts = _parsed(path, loaded)
     if isinstance(values, dict) and _named(path, values, loaded):
         loaded.where.update({k: f"{path}:{lines[k]}" for k in values if k in lines})
+        loaded.raw = {k: text for k, text in {**loaded.raw, **texts}.items() if k in texts or k not in values}
         return values
     if len(loaded.problems) == before:
         loaded.add(f"{path}:1", "is not made of `key: value` lines", "key: value")
@@ -158,19 +165,19 @@ def _file(path: Path, loaded: Loaded) -> dict[str, Any]:
     return {}
 
 
-def _parsed(path: Path, loaded: Loaded) -> tuple[Any, dict[str, int]]:
-    """(value, key -> line) of a config file; what cannot be read is a problem, and no mapping."""
+def _parsed(path: Path, loaded: Loaded) -> tuple[Any, dict[str, int], Mapping[str, str | list[str]]]:
+    """(value, key -> line, key -> text) of a config file; what cannot be read is a problem, no mapping."""
     try:
         text = plain.read_text(path)
         found = (plain.from_json if path.suffix.lower() == ".json" else plain.from_yaml)(text)
     except plain.Unreadable as error:
         where = f"{path}:{error.line}" if error.line else str(path)
         loaded.add(where, error.what, error.instead)
-        return None, {}
+        return None, {}, {}
     for key, line in found.doubles:
         loaded.add(f"{path}:{line}", f"`{key}` is given twice", "one of the two")
     value = {} if found.value is None and path.suffix.lower() != ".json" else found.value
-    return value, found.lines
+    return value, found.lines, found.texts
 
 
 def _named(path: Path, values: dict[Any, Any], loaded: Loaded) -> bool:
@@ -233,9 +240,16 @@ def _resolve(merged: dict[str, Any], loaded: Loaded) -> None:
         if wrong:
             loaded.add(where, *wrong)
             continue
-        loaded.values[name] = value
-        if "${" in loaded.raw.get(name, ""):
-            del loaded.raw[name]
+        loaded.values[name] = _at_home(value) if name in PATHS else value
+        if "${" in loaded.raw.get(name, "") or value != loaded.values[name]:
+            loaded.raw.pop(name, None)
+
+
+def _at_home(value: Any) -> Any:
+    """A path that begins with `~`, as a shell writes it. Done here alone, so that `./~` is a name."""
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    return os.path.expanduser(value) if isinstance(value, str) and value != "~" else value
 
 
 def _unfit(name: str, value: Any) -> tuple[str, str] | None:
@@ -243,6 +257,9 @@ def _unfit(name: str, value: Any) -> tuple[str, str] | None:
     shown = json.dumps(name) if _CONTROL.search(name) else f"`{name}`"
     for text in (name, *_texts(value)):
         found = _CONTROL.search(text)
+        if found and "\udc80" <= found[0] <= "\udcff":  # how Python shows bytes of a name that are no text
+            byte = ord(found[0]) - 0xDC00
+            return f"{shown} holds the byte {byte:02X}, which is not UTF-8", "a name in UTF-8: rename it"
         if found:
             return f"{shown} holds the character U+{ord(found[0]):04X}", "text without control characters"
         secret = "" if redact.secret_name(name) else redact.found_in(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -94,12 +95,14 @@ def load(
     """
     if name is None or name == "tokenizer":
         found = _own(tokenizer, required)
-    elif "{%" in name or "{{" in name:
-        found = _from_text(name, "text", "the text given as `template`")
     elif name in named.names():
         found = _named(name)
-    elif name.endswith((".jinja", ".j2", ".txt")) or Path(name).expanduser().is_file():
-        found = _from_file(Path(name).expanduser())
+    elif os.path.isfile(name):  # also where its name looks like Jinja
+        found = _from_file(Path(name))
+    elif "{%" in name or "{{" in name:
+        found = _from_text(name, "text", "the text given as `template`")
+    elif name.endswith((".jinja", ".j2", ".txt")):
+        found = _from_file(Path(name))
     else:
         raise TemplateError(_unknown(name))
     try:

@@ -65,7 +65,7 @@ def export(config: Config) -> Path:
     TemplateError, RunError as loading and writing do.
     """
     started = time.monotonic()
-    out = Path(str(config.export_dir)).expanduser()
+    out = Path(str(config.export_dir))
     _refuse_occupied(out, config)
     with ExitStack() as held:
         other: atomic.Other = "refused"

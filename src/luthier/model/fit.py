@@ -90,7 +90,7 @@ def _expected(key: str, modules: dict[str, Any]) -> tuple[int, int | None] | Non
 
 def _changed_files(adapter: Path, given: str) -> list[str] | None:
     """Weight files of the given base that differ from those of the training; None when not recorded."""
-    folder = Path(given).expanduser()
+    folder = Path(given)
     for home in (adapter, adapter.parent):  # a checkpoint lies in its run
         if not (home / "manifest.json").is_file():
             continue

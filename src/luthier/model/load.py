@@ -56,7 +56,7 @@ _tokenizer = tokenizer  # `model` has a parameter of that name
 def _tokenizer_source(config: Config) -> str:
     """An adapter trained with added tokens can only be used with the tokenizer that has them."""
     for name in reversed(config.adapter_name_or_path):
-        path = Path(name).expanduser()
+        path = Path(name)
         if path.is_dir() and locate.has_tokenizer(path):
             return name
     return str(config.model_name_or_path)

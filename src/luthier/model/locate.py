@@ -126,7 +126,7 @@ def explain(name: str, error: Exception) -> LuthierError:
 
 def _local(name: str) -> Path | None:
     """The directory that `name` means; None for a hub name. Raises ModelError for a path to nothing."""
-    path = Path(name).expanduser()
+    path = Path(name)
     if path.is_dir():
         return path
     if path.is_file():

@@ -10,6 +10,7 @@ undoes or finishes what a killed process left at any point of that.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -155,11 +156,11 @@ def recover(parent: str | Path, *, only: str | None = None, owned: bool = False)
     cleared = []
     for entry in sorted(parent.iterdir()) if parent.is_dir() else ():
         match = _LEFTOVER.fullmatch(entry.name)
-        if match is None or only not in (None, match["name"]):
+        if match is None or (only is not None and match["name"] != _short(only)):
             continue
         if not owned and lock.marked(entry, int(match["pid"])):
             continue
-        target = parent / match["name"]
+        target = parent / (only or match["name"])
         if match["kind"] == "old" and not target.exists():
             os.rename(entry, target)
         else:
@@ -194,7 +195,14 @@ def _target(path: str | Path) -> Path:
 
 
 def _beside(target: Path, kind: str) -> Path:
-    return target.with_name(f".{target.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}")
+    return target.with_name(f".{_short(target.name)}.{kind}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _short(name: str) -> str:
+    """A name with room for what `_beside` adds: file systems allow 255 bytes, often 143 when encrypted."""
+    if len(os.fsencode(name)) <= 100:
+        return name
+    return f"{name[:20]}~{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
 
 
 def _swap(temporary: Path, target: Path) -> None:
