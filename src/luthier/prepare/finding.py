@@ -1,0 +1,88 @@
+"""What a check saw in a text, and what a step did to one: the two nouns of this room.
+
+Offsets count characters of the text that was looked at. Texts are never changed in place: a step returns a
+new text and the changes that lead to it, in order and without overlap, so that they can be counted, shown,
+written to a ledger and taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """text[start:end] is `kind`. `shown` is short and fit for a report: what is private in it is masked."""
+
+    kind: str
+    start: int
+    end: int
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """text[start:end], which was `before`, became `after`.
+
+    `before` is the real text, also where it is private: undoing needs it, a report must not print it.
+    """
+
+    kind: str
+    start: int
+    end: int
+    before: str
+    after: str
+
+
+def excerpt(piece: str, limit: int = 40) -> str:
+    """`piece` in one line of at most `limit` characters."""
+    line = " ".join(piece.split()) if piece.strip() else piece.encode("unicode_escape").decode("ascii")
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def replaced(
+    text: str, findings: Iterable[Finding], new: Callable[[Finding], str]
+) -> tuple[str, list[Change]]:
+    """`text` with new(finding) in place of each of `findings` (in order, without overlap)."""
+    changes = []
+    for found in findings:
+        before, after = text[found.start : found.end], new(found)
+        if before != after:
+            changes.append(Change(found.kind, found.start, found.end, before, after))
+    return apply(text, changes), changes
+
+
+def apply(text: str, changes: Iterable[Change]) -> str:
+    """The new text. Raises ValueError when `changes` were not made of this text."""
+    parts, last = [], 0
+    for change in changes:
+        if change.start < last or text[change.start : change.end] != change.before:
+            raise ValueError(f"characters {change.start} to {change.end} are not what the change expects")
+        parts += [text[last : change.start], change.after]
+        last = change.end
+    return "".join([*parts, text[last:]])
+
+
+def revert(new: str, changes: Iterable[Change]) -> str:
+    """The text before `changes`. Raises ValueError when `new` is not what they lead to."""
+    back, shift = [], 0
+    for change in changes:
+        start = change.start + shift
+        back.append(Change(change.kind, start, start + len(change.after), change.after, change.before))
+        shift += len(change.after) - (change.end - change.start)
+    return apply(new, back)
+
+
+def whole(kind: str, before: str, after: str) -> list[Change]:
+    """One change for a text that was rewritten, without what is equal at both ends; none if it is equal."""
+    if before == after:
+        return []
+    head = 0
+    while head < min(len(before), len(after)) and before[head] == after[head]:
+        head += 1
+    tail = 0
+    while tail < min(len(before), len(after)) - head and before[-1 - tail] == after[-1 - tail]:
+        tail += 1
+    end = len(before) - tail
+    return [Change(kind, head, end, before[head:end], after[head : len(after) - tail])]
