@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, datetime, time
 from typing import Any
 
 from jinja2 import Undefined, pass_context
@@ -14,6 +15,7 @@ from luthier.data.jinja_budget import BITS, ITEM, SMALL, WIDTH, Budget, Renderin
 Function = Callable[..., Any]
 _WIDTHS = re.compile(r"[%)][-+ #0-9.*]*(?=[hlLdiouxXeEfFgGcrsa])")
 _DIGITS = re.compile(r"\d+")
+_day: date | None = None
 ESCAPED = 10
 """One character, escaped, is ten at most (\\U0010ffff)."""
 
@@ -123,15 +125,19 @@ def subtract(left: Any, right: Any) -> Any:
 @pass_context
 def joined(context: Rendering, *values: Any) -> str:
     """`a ~ b`."""
-    budget, parts, total = context.budget, [], 0
+    total = 0
     for value in values:
         if type(value) is not str:
-            budget.fits(ESCAPED * budget.size(value, text=True))
-        parts.append(str(value))
-        total += len(parts[-1])
-    if total > SMALL:
-        budget.take(total)
-    return "".join(parts)
+            break
+        total += len(value)
+    else:
+        if total > SMALL:
+            context.budget.take(total)
+        return "".join(values)
+    budget = context.budget
+    for value in values:
+        budget.take(ESCAPED * budget.size(value, text=True))
+    return "".join(map(str, values))
 
 
 @pass_context
@@ -281,4 +287,23 @@ def between(budget: Budget, mark: str, values: Any) -> int:
 def now(pattern: str) -> str:
     if len(pattern) > SMALL:
         raise refused("asks for the time in too many words")
-    return datetime.now().strftime(pattern)
+    return (datetime.now() if _day is None else datetime.combine(_day, time())).strftime(pattern)
+
+
+@contextmanager
+def on_day(day: date) -> Iterator[None]:
+    """Let templates write this date, in every thread: that of a run's first start.
+
+    A run that is continued on another day, or that passes midnight, keeps its tokens.
+    """
+    global _day
+    before, _day = _day, day
+    try:
+        yield
+    finally:
+        _day = before
+
+
+def today() -> date:
+    """The date that templates write."""
+    return _day or date.today()

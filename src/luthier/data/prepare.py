@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +25,7 @@ from luthier.data.ledger import Ledger
 from luthier.data.render import CUTOFF, Renderer
 from luthier.data.sources.json_rows import CUT
 from luthier.data.spec import DatasetSpec
-from luthier.errors import DataError
+from luthier.errors import DataError, RunError
 from luthier.runs import atomic, hashing
 from luthier.types import BadRow, Example, Rendered, Row
 
@@ -176,34 +180,65 @@ def tokenise(config: Config, spec: DatasetSpec, renderer: Renderer, say: Callabl
     }
     digest = hashing.sha256_json(recipe)[:32]
     base = Path(config.tokenized_path) if config.tokenized_path else cache_directory()
-    path = base / digest
-    kept = None if config.overwrite_cache else _kept(path, say)
+    kept = None if config.overwrite_cache or base is None else _kept(base / digest, say)
     if kept is not None:
-        found, rejected = kept, _read_rejected(path / REJECTED)
+        found, rejected = kept, _read_rejected(kept.path / REJECTED)
     else:
-        found, rejected = _write(config, spec, renderer, path)
+        found, rejected = _write(config, spec, renderer, _writable(config, base, say) / digest)
     ledger = Ledger.from_dict(found.index["ledger"])
     for line in ledger.lines():
         say(line)
-    judge(config, ledger, rejected, path / REJECTED)
+    judge(config, ledger, rejected, found.path / REJECTED)
     return Tokenised(found, ledger, files, rejected)
 
 
 def _kept(path: Path, say: Callable[[str], None]) -> store.Store | None:
     """The store at `path`; None when there is none, or a damaged one, which is then made again."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # not Path.is_dir, which raises where it may not look
         return None
     try:
         return store.Store.open(path)
-    except store.Damaged as damage:
+    except (store.Damaged, PermissionError) as damage:
         say(f"note: {damage}; made again from the data")
         return None
 
 
-def cache_directory() -> Path:
-    """Where token stores live: LUTHIER_CACHE, or the user's cache folder."""
+def cache_directory() -> Path | None:
+    """Where token stores live: LUTHIER_CACHE, or the user's cache folder; None where there is none."""
     given = os.environ.get("LUTHIER_CACHE")
-    return (Path(given) if given else hashing.cache_directory()) / "tokens"
+    home = Path(given) if given else hashing.cache_directory()
+    return None if home is None else home / "tokens"
+
+
+def _writable(config: Config, base: Path | None, say: Callable[[str], None]) -> Path:
+    """`base`, if it was asked for or can be written to; else a folder that goes when this process ends.
+
+    Raises RunError for a tokenized_path that cannot be written to.
+    """
+    try:
+        if base is None:
+            raise FileNotFoundError("this user has no home directory")
+        base.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=base):
+            return base
+    except OSError as error:
+        if config.tokenized_path:
+            what = f"tokenized_path: {base} cannot be written to ({error.strerror or error})"
+            raise RunError(f"{what}; give another folder, or none: the user's cache is used then") from error
+        say(f"note: tokens cannot be kept ({error}), so each run makes them: tokenized_path is their folder")
+        return _temporary()
+
+
+@cache
+def _temporary() -> Path:
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="luthier-tokens-"))
+    except OSError as error:
+        raise RunError(
+            f"there is no place for tokens ({error}): give a folder as tokenized_path, or TMPDIR"
+        ) from error
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _write(

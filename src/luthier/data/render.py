@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from luthier.data import template as templates
 from luthier.data.cutoff import Coded, TooLong, fit
 from luthier.data.drafts import Draft, Drafter, RenderOptions
 from luthier.data.encode import BREAK, RESERVED, SEAM, Encoder, Ids
+from luthier.data.jinja_guards import today
 from luthier.data.template import Template
 from luthier.data.turns import Piece, RowProblem
 from luthier.errors import DataError, TemplateError
@@ -151,14 +151,14 @@ class Renderer:
     def fingerprint(self) -> str:
         """Hash of everything here that decides over tokens."""
         backend = self._encoder.backend_text() or json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
-        today = date.today().isoformat() if "strftime_now" in self.template.text else ""
+        day = today().isoformat() if "strftime_now" in self.template.text else ""
         parts = [
             VERSION,
             self.template.text,
             self._values,
             asdict(self.options),
             hashing.sha256_text(backend),
-            today,
+            day,
         ]
         return hashing.sha256_json(parts)
 

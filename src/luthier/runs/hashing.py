@@ -81,7 +81,11 @@ def cached(path: str | Path, *, memory: Path | None = None, at_least: int = _LAR
     if status.st_size < at_least:
         return sha256_file(real)
     stamp = [status.st_size, status.st_mtime_ns]
-    memory = memory or cache_directory() / "sha256.json"
+    if memory is None:
+        home = cache_directory()
+        if home is None:
+            return sha256_file(real)
+        memory = home / "sha256.json"
     entry = _recall(memory).get(str(real))
     if entry is not None and entry[:2] == stamp:
         return str(entry[2])
@@ -95,10 +99,13 @@ def cached(path: str | Path, *, memory: Path | None = None, at_least: int = _LAR
     return digest
 
 
-def cache_directory() -> Path:
-    """Where luthier keeps what it can compute again: $XDG_CACHE_HOME/luthier or ~/.cache/luthier."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "luthier"
+def cache_directory() -> Path | None:
+    """Where luthier keeps what it can compute again: $XDG_CACHE_HOME/luthier or ~/.cache/luthier.
+
+    None for a user without a home, as in containers that run under any user's number.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return None if base.startswith("~") else Path(base) / "luthier"
 
 
 def _recall(memory: Path) -> dict[str, list[Any]]:

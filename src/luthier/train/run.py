@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import torch
 
 from luthier.config import Config, load, resolve
+from luthier.data.jinja_guards import on_day
 from luthier.errors import RunError, UsageError
 from luthier.model import machine as machines
 from luthier.model import methods
@@ -38,7 +40,7 @@ def resume(args: list[str]) -> int:
     Relative paths mean what they meant where the run was started. Raises RunError when RUN is none, or when
     it stopped before it had written its configuration; else as `train`.
     """
-    if not args or args[0].startswith("-") or "=" in args[0]:
+    if not args or ((args[0].startswith("-") or "=" in args[0]) and not os.path.isdir(args[0])):
         raise UsageError("which run? luthier runs resume RUN; `luthier runs` lists them")
     run = Run.open(Path(args[0]).absolute())
     if not (run.path / CONFIG).is_file() or not (run.path / MANIFEST).is_file():
@@ -69,7 +71,7 @@ def train(config: Config) -> Run:
         for note in config.notes:
             screen.say(f"note: {note}")
         engine = _engine(config)
-        with _run(config, engine) as run:
+        with _run(config, engine) as run, on_day(_day(run)):
             for note in run.notes:
                 screen.say(note)
             made = setup(config, machine, run, screen, engine)
@@ -79,6 +81,12 @@ def train(config: Config) -> Run:
                 raise signals.Stopped(asked, " after the final weights were written")
             _after(at_work, made, model)
     return run
+
+
+def _day(run: Run) -> date:
+    """The date that the run's chat template writes: that of its first start."""
+    kept = run.made_of()["manifest"].get("day") if run.resume_from else None
+    return date.fromisoformat(kept) if kept else date.today()
 
 
 def _engine(config: Config) -> Engine:

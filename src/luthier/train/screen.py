@@ -70,7 +70,8 @@ class Screen:
     """A progress bar with loss, learning rate and trained tokens per second."""
 
     def __init__(self, bar: bool | None = None) -> None:
-        self._console = Console(file=cast(IO[str], _Lasting(sys.stderr)), highlight=False, soft_wrap=True)
+        stream = cast(IO[str], _Lasting(sys.stderr))
+        self._console = Console(file=stream, highlight=False, emoji=False, soft_wrap=True)
         self._wanted = self._console.is_terminal if bar is None else bar
         self._bar: Progress | None = None
         self._task: TaskID | None = None

@@ -13,6 +13,7 @@ from luthier.config import Config, Machine, plain
 from luthier.data import plan as planning
 from luthier.data import template as templates
 from luthier.data.formats import write_rejected
+from luthier.data.jinja_guards import today
 from luthier.data.prepare import REJECTED, Prepared, prepare
 from luthier.data.render import Renderer
 from luthier.data.store import Corpus
@@ -228,6 +229,7 @@ def _confirm(made: Setup, engine: Engine) -> None:
     )
     threads = torch.get_num_threads()
     new["process"] = {"world": engine.world, "threads": threads, "device": engine.device.type}
+    new["day"] = today().isoformat()
     if run.resume_from is not None:
         old = run.made_of()
         found = compare.all_changes(old["config"], config.as_dict(), old["manifest"], new)
