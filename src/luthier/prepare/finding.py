@@ -86,3 +86,49 @@ def whole(kind: str, before: str, after: str) -> list[Change]:
         tail += 1
     end = len(before) - tail
     return [Change(kind, head, end, before[head:end], after[head : len(after) - tail])]
+
+
+def chain(first: list[Change], second: list[Change]) -> list[Change]:
+    """One list of changes for two steps in a row: `second` was made of the text that `first` leads to.
+
+    Changes that touch become one, of the kind of the earlier one.
+    """
+    if not first or not second:
+        return first or second
+    pieces: list[tuple[int, int, Change, bool]] = [(c.start, c.end, c, False) for c in second]
+    shift = 0
+    for change in first:
+        start = change.start + shift
+        pieces.append((start, start + len(change.after), change, True))
+        shift += len(change.after) - len(change.before)
+    pieces.sort(key=lambda piece: (piece[0], piece[1], not piece[3]))
+    groups: list[list[tuple[int, int, Change, bool]]] = []
+    reach = -1
+    for piece in pieces:
+        if not groups or piece[0] > reach:
+            groups.append([])
+        groups[-1].append(piece)
+        reach = max(reach, piece[1]) if len(groups[-1]) > 1 else piece[1]
+    merged, shift = [], 0
+    for group in groups:
+        change = _merged(group, shift)
+        shift += sum(len(c.after) - len(c.before) for _, _, c, is_first in group if is_first)
+        if change.before != change.after:
+            merged.append(change)
+    return merged
+
+
+def _merged(group: list[tuple[int, int, Change, bool]], shift: int) -> Change:
+    """The changes of one place, which in between lies `shift` characters later than in the original."""
+    low, high = min(piece[0] for piece in group), max(piece[1] for piece in group)
+    middle: list[str | None] = [None] * (high - low)
+    for start, end, change, is_first in group:
+        middle[start - low : end - low] = change.after if is_first else change.before
+    text = "".join(sign or "" for sign in middle)
+    before = revert(text, [_moved(c, c.start - (low - shift)) for _, _, c, is_first in group if is_first])
+    after = apply(text, [_moved(c, c.start - low) for _, _, c, is_first in group if not is_first])
+    return Change(group[0][2].kind, low - shift, low - shift + len(before), before, after)
+
+
+def _moved(change: Change, start: int) -> Change:
+    return Change(change.kind, start, start + len(change.before), change.before, change.after)
