@@ -62,7 +62,7 @@ def test_broken_element_costs_itself_alone(path):
         rows[4],
     ]
     assert [(n, v.reason) for n, v in items if isinstance(v, BadRow)] == [
-        (3, "line 30: not valid JSON: Expecting ',' delimiter")
+        (3, "line 30: not valid JSON: Expecting ',' delimiter; the next row is in line 38")
     ]
 
 
@@ -105,7 +105,7 @@ def test_a_bad_line_is_one_bad_row(path):
     assert [number for number, _ in items] == [1, 2, 4, 5]
     assert items[0][1] == {"a": 1} and items[3][1] == {"a": "\u2028"}
     assert items[1][1].reason == "line 2: not valid JSON: Expecting value"
-    assert items[2][1].reason == "line 4: more text after the JSON object: ' x'"
+    assert items[2][1].reason == "line 4: more text after the JSON object: 'x' -> write one object per line"
 
 
 def test_json_that_is_json_lines_and_the_other_way_round(path):

@@ -8,12 +8,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
-from luthier.data.sources import kind
+from luthier.data.sources import kind, legible
 from luthier.data.spec import DatasetSpec
 from luthier.types import Example, Message
 
+MOST_NAMES, SHOWN_NAMES, LONGEST_NAME = 1000, 20, 80  # of a row's fields: compared, shown; characters
 PROMPT_ONLY = frozenset({"ppo", "grpo", "predict"})  # stages that need no answer in the row
 
 
@@ -22,7 +24,7 @@ class RowProblem(Exception):
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}" if field else reason)
-        self.field, self.reason = field, reason
+        self.field, self.reason = legible(field), legible(reason)
 
 
 @dataclass(slots=True)
@@ -89,29 +91,38 @@ class Fields:
 
 
 def sound(text: str, where: str) -> str:
-    """The text, when it can be encoded. Raises RowProblem for half of a surrogate pair (a broken emoji)."""
+    """The text, when it can be encoded. Raises RowProblem for half of a surrogate pair (a broken emoji) and
+    for bytes of the file that are not UTF-8, which the reader hands on as such halves."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RowProblem(where, f"holds half of a surrogate pair at character {error.start}") from error
+        what, byte = "half of a surrogate pair", ord(text[error.start]) - 0xDC00
+        if 0x80 <= byte <= 0xFF:
+            what = f"bytes that are not UTF-8 (0x{byte:02x})"
+        raise RowProblem(where, f"holds {what} at character {error.start}") from error
     return text
 
 
 def missing(name: str, data: Mapping[str, Any]) -> str:
     """The reason of a missing field, with the field that was probably meant."""
-    names = [str(key) for key in data]
+    names = [str(key)[:LONGEST_NAME] for key in islice(data, MOST_NAMES)]
     near = difflib.get_close_matches(name, names, 1, 0.6)
-    return "missing; " + (
-        f'did you mean "{near[0]}"?' if near else f"the row has {', '.join(names) or 'no fields'}"
-    )
+    if near:
+        return f'missing; did you mean "{near[0]}"?'
+    more = f", … ({len(data):,} in all)" if len(data) > SHOWN_NAMES else ""
+    return f"missing; the row has {', '.join(names[:SHOWN_NAMES]) or 'no fields'}{more}"
 
 
 def parse_json(text: str, where: str) -> Any:
     """The value of JSON text in a field. Raises RowProblem."""
     try:
         return json.loads(text, strict=False)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except RecursionError:
+        raise RowProblem(where, "is not valid JSON: nested too deeply") from None
+    except json.JSONDecodeError as error:
         raise RowProblem(where, f"is not valid JSON: {error}") from error
+    except ValueError:
+        raise RowProblem(where, "is not valid JSON: a number of thousands of digits") from None
 
 
 def truth(value: Any, where: str) -> bool:

@@ -5,6 +5,7 @@ A row's number counts from 1; for files of lines (JSON Lines, text) it is the li
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from itertools import islice
@@ -42,6 +43,7 @@ ADVICE = {
     ".pdf": "turn documents into rows first",
     ".docx": "turn documents into rows first",
 }
+ILLEGIBLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 # Files that lie beside data and are not data.
 BESIDE = {
     "dataset_info.json",
@@ -117,8 +119,13 @@ def _shown(path: Path, spec: DatasetSpec) -> str:
     """How a file is named in a row's source: relative to the data set's directory where it lies in it."""
     for base in (spec.base, str(Path(spec.location).parent) if spec.where == "file" else ""):
         if base and path.is_relative_to(base):
-            return path.relative_to(base).as_posix()
-    return path.name
+            return legible(path.relative_to(base).as_posix())
+    return legible(path.name)
+
+
+def legible(text: str) -> str:
+    """The text with control characters and halves of surrogate pairs as their escapes: it can be printed."""
+    return ILLEGIBLE.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def check_extension(path: Path) -> str:
@@ -177,5 +184,6 @@ KINDS: Mapping[type, str] = {
 
 def kind(value: Any) -> str:
     """A value's type in words; a number with itself ("a number: 5")."""
-    words = KINDS.get(type(value), f"of type {type(value).__name__}")
+    found = float if isinstance(value, float) else type(value)
+    words = KINDS.get(found, f"of type {found.__name__}")
     return f"{words}: {value}" if isinstance(value, int | float) else words

@@ -1,9 +1,9 @@
 """Bytes of a file -> text: gzip, and the encodings that data files really come in.
 
-UTF-8 is the rule. UTF-16 (with or without a byte order mark) and GB18030 (which contains GBK and GB2312,
-the default of spreadsheets on Chinese Windows) are recognised and read, and a note says so. Text that
-is merely damaged UTF-8 is never re-interpreted: almost any bytes are "valid" GB18030, so guessing
-there would train a model on mojibake.
+UTF-8 is the rule. UTF-16 (with or without a byte order mark), GB18030 (which contains GBK and GB2312, the
+default of spreadsheets on Chinese Windows) and Big5 are recognised and read, and a note says so. Text that
+is merely damaged UTF-8 is never re-interpreted: almost any bytes are "valid" GB18030, so guessing there
+would train a model on mojibake.
 """
 
 from __future__ import annotations
@@ -18,21 +18,27 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, cast
 
-from luthier.data.sources import packed
+from luthier.data.sources import charsets, packed
 from luthier.errors import DataError
 
 SAMPLE = 64 << 20  # bytes looked at before the encoding is decided
 CHUNK = 1 << 20  # bytes decoded at a time
 LONGEST = 256 << 20  # characters of a line or row; one that has not ended by then never will
 BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark begins with UTF-16's
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-ASCII = re.compile("[\0-\x7f]+")
-SPOKEN = {"gb18030": "GB18030 (GBK)", "utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}
+DAMAGED_LINE = re.compile("^[^\n\ufffd]*\ufffd", re.MULTILINE)
+BOM = "\ufeff"
+RARE = 20  # damage is rare when at most one line in so many has some
+SPOKEN = {
+    "gb18030": "GB18030 (GBK)",
+    "big5": "Big5",
+    **dict.fromkeys(("utf-16", "utf-16-le", "utf-16-be"), "UTF-16"),
+}
 
 
 def note(notes: list[str] | None, text: str) -> None:
@@ -85,95 +91,101 @@ def blocks(path: Path, size: int = CHUNK) -> Iterator[bytes]:
 def detect(path: Path, notes: list[str] | None = None) -> str:
     """The name of the file's encoding, decided on its first 64 MB; a note says what was recognised.
 
-    Raises DataError naming the byte offset when the bytes are in no encoding that can be told apart.
+    Raises DataError naming line and byte offset when the bytes are in no encoding that can be told apart.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    start, seen = b"", 0
+    seen, line = 0, 1
     for block in blocks(path):
-        if not start:
-            start = block
+        if not seen:
             marked = next((name for mark, name in BYTE_ORDER_MARKS if block.startswith(mark)), None)
             marked = marked or _utf16_without_mark(block)
-            if marked:
-                if marked != "utf-8-sig":
-                    note(notes, f"{path.name}: read as {SPOKEN.get(marked, marked.upper())}")
+            if marked and marked != "utf-8":
+                note(notes, f"{path.name}: read as {SPOKEN.get(marked, marked.upper())}")
                 return marked
         pending = len(decoder.getstate()[0])
         try:
             decoder.decode(block)
         except UnicodeDecodeError as error:
-            return _not_utf8(path, seen - pending + error.start, notes)
+            place = seen - pending + error.start
+            line += block.count(b"\n", 0, max(place - seen, 0))
+            return _not_utf8(path, place, f"line {line}: byte offset {place}", notes)
         seen += len(block)
+        line += block.count(b"\n")
         if seen >= SAMPLE:
             break
     return "utf-8"
 
 
 def _utf16_without_mark(block: bytes) -> str | None:
-    """UTF-16 text has a zero in every second byte wherever it is ASCII (braces, quotes, digits, newlines)."""
+    """UTF-16 text has a zero in every second byte wherever it is ASCII (braces, quotes, digits, newlines).
+
+    A few zeros in what is valid UTF-8 are zeros in a text, or padding, and not UTF-16.
+    """
     head = block[:4096]
-    if not head or b"\0" not in head:
-        return None
     even, odd = head[0::2].count(0), head[1::2].count(0)
-    return "utf-16-le" if odd > 4 * even else "utf-16-be" if even > 4 * odd else None
+    if max(even, odd) <= 4 * min(even, odd) or (10 * (even + odd) < 2 * len(head) and _is_utf8(head)):
+        return None
+    return "utf-16-le" if odd > even else "utf-16-be"
 
 
-def _not_utf8(path: Path, offset: int, notes: list[str] | None) -> str:
-    """Tell GB18030 from damaged UTF-8 and from everything else, on text around the first offence."""
-    sample = b""
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _not_utf8(path: Path, offset: int, place: str, notes: list[str] | None) -> str:
+    """Tell Chinese encodings from damaged UTF-8 and from everything else, around the first offence."""
+    sample, before = bytearray(), 0
     for block in blocks(path):
         sample += block
-        if len(sample) > offset + 4 * CHUNK:
+        if before + len(sample) > offset + 4 * CHUNK:
             break
+        if len(sample) > 8 * CHUNK:  # drop whole lines that are far from it
+            cut = sample.rfind(b"\n", 0, len(sample) - 4 * CHUNK) + 1
+            del sample[:cut]
+            before += cut
     replaced = codecs.getincrementaldecoder("utf-8")("replace").decode(sample)
     damage = replaced.count("\ufffd")
-    foreign = len(ASCII.sub("", replaced))
-    if foreign - damage > 4 * damage:  # nearly all of it is good UTF-8
-        raise DataError(
-            f"{path}: byte offset {offset}: not valid UTF-8, though the rest is"
-            " -> repair that place, or save the file again as UTF-8"
-        )
-    try:
-        text = codecs.getincrementaldecoder("gb18030")().decode(sample)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: byte offset {offset}: neither UTF-8 nor UTF-16 nor GB18030"
-            f" (byte 0x{sample[error.start]:02x}) -> save the file as UTF-8"
-        ) from error
-    if not _chinese(ASCII.sub("", text)):
-        raise DataError(
-            f"{path}: byte offset {offset}: not UTF-8, and not plausible as GB18030 -> save the file as UTF-8"
-        )
-    note(notes, f"{path.name}: read as {SPOKEN['gb18030']}; it is not UTF-8")
-    return "gb18030"
-
-
-def _chinese(text: str) -> bool:
-    """Whether characters read as GB18030 are plausible: of everyday simplified or traditional Chinese.
-
-    Latin-1, Big5 and Shift-JIS misread as GB18030 give characters that are rare in both.
-    """
-    everyday, traditional = (
-        len(text.encode(name, "ignore")) / (2 * len(text)) for name in ("gb2312", "big5")
-    )
-    return everyday > 0.6 or traditional > 0.9
+    foreign = len(charsets.ASCII.sub("", replaced)) - damage
+    if foreign <= 4 * damage:  # else nearly all of it is good UTF-8
+        name = charsets.chinese(bytes(sample))
+        if name:
+            note(notes, f"{path.name}: read as {SPOKEN[name]}; it is not UTF-8")
+            return name
+        if RARE * len(DAMAGED_LINE.findall(replaced)) > replaced.count("\n"):
+            raise DataError(
+                f"{path}: {place}: not UTF-8 (byte 0x{sample[offset - before]:02x}), and not plausible as"
+                " UTF-16, GB18030 or Big5 -> save the file as UTF-8"
+            )
+    note(notes, f"{path.name}: {place}: not valid UTF-8; rows with such bytes are refused")
+    return "utf-8"
 
 
 def chunks(path: Path, notes: list[str] | None = None) -> Iterator[str]:
-    """The file's text in pieces of about 1 MB. Raises DataError naming the first bad byte's offset."""
+    """The file's text in pieces of about 1 MB. Bytes that are not UTF-8 come as halves of surrogate pairs
+    (PEP 383), so that they cost their row alone; `formats.fields.sound` refuses it. Raises DataError naming
+    the place of a byte that is not of another encoding."""
     name = detect(path, notes)
-    decoder = codecs.getincrementaldecoder(name)()
-    done = 0
+    decoder = codecs.getincrementaldecoder(name)("surrogateescape" if name == "utf-8" else "strict")
+    done, line, first = 0, 1, True
     for block in blocks(path):
         pending = len(decoder.getstate()[0])
         try:
             text = decoder.decode(block)
         except UnicodeDecodeError as error:
+            place = done - pending + error.start
+            line += block.count(b"\n", 0, max(place - done, 0))
             raise DataError(
-                f"{path}: byte offset {done - pending + error.start}: not valid {name.upper()}"
+                f"{path}: line {line}: byte offset {place}: not valid {SPOKEN.get(name, name.upper())}"
                 " -> repair that place, or save the file again as UTF-8"
             ) from error
         done += len(block)
+        line += block.count(b"\n")
+        if first:
+            text, first = text.lstrip(BOM), not text
         if text:
             yield text
     left = len(decoder.getstate()[0])

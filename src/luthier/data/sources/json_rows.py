@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from luthier.data.sources.encoding import LONGEST, chunks, lines, note
+from luthier.data.sources.json_values import Decoder, reason
 from luthier.errors import DataError
 from luthier.types import BadRow
 
-DECODER = json.JSONDecoder(strict=False)
 SKIP = re.compile(r"[\s,\ufeff]*")
 SPACE = re.compile(r"[\s\ufeff]*")
+PADDING = re.compile(r"[\s\ufeff\0;]*")  # what may follow the end
+MOST_SHAPES = 16  # sets of keys that rows have had
 NEXT_ROW = re.compile(r",\s*(?=\{)")
 MESSAGE_KEYS = ({"role", "content"}, {"from", "value"})
 CUT = "<end of file>"  # BadRow.field of a truncated file
@@ -62,29 +64,18 @@ def read_jsonl(path: Path, notes: list[str] | None = None) -> Iterator[Item]:
         yield from _json_lines(path, notes)
 
 
-def _decoded(text: str, at: int = 0) -> tuple[Any, int]:
-    """The JSON value that begins at `at`, and where it ends. Raises JSONDecodeError, and nothing else."""
-    try:
-        return DECODER.raw_decode(text, at)
-    except RecursionError:
-        raise json.JSONDecodeError("nested too deeply", text, at) from None
-    except ValueError as error:
-        if isinstance(error, json.JSONDecodeError):
-            raise
-        raise json.JSONDecodeError("a number of thousands of digits", text, at) from None
-
-
 class Window:
     """A sliding piece of the file's text: `text[at:]` is not read yet, `line` is the line of `text[0]`."""
 
     def __init__(self, path: Path, notes: list[str] | None) -> None:
-        self.path, self.chunks = path, chunks(path, notes)
-        self.text, self.at, self.line, self.ended = "", 0, 1, False
+        self.path, self.chunks, self.decode = path, chunks(path, notes), Decoder()
+        self.text, self.at, self.line, self.done, self.ended = "", 0, 1, 0, False
 
     def fill(self) -> bool:
         """Drop what was read, and append as much again as is held (up to LONGEST, which is enough to see that
         a row is too long). False at the end of the file."""
         self.line += self.text.count("\n", 0, self.at)
+        self.done += self.at
         parts = [self.text[self.at :]]
         self.text, self.at = "", 0  # before the pieces are joined: there is no third copy
         wanted = max(1, min(len(parts[0]), LONGEST - len(parts[0])))
@@ -105,14 +96,18 @@ class Window:
             if self.at < len(self.text) or not self.fill():
                 return
 
+    def offset(self) -> int:
+        """The position in the file's text of what is not read yet."""
+        return self.done + self.at
+
     def line_at(self, position: int) -> int:
         """The line (from 1) of a position in `text`."""
         return self.line + self.text.count("\n", 0, position)
 
 
 def _array(window: Window) -> Iterator[Item]:
-    """Elements of a top-level array."""
-    number, keys = 0, frozenset[str]()
+    """Elements of a top-level array. Raises DataError for text after it, which may be more rows."""
+    number, shapes = 0, set[frozenset[str]]()
     window.at += 1
     while True:
         window.fill_past_space(SKIP)
@@ -120,33 +115,42 @@ def _array(window: Window) -> Iterator[Item]:
             yield number + 1, _truncated(window, "array")
             return
         if window.text[window.at] == "]":
-            return
-        number += 1
+            break
+        number, at = number + 1, window.offset()
         value = _element(window, "array")
-        if isinstance(value, BadRow):
+        if window.offset() > at:
+            if isinstance(value, dict) and len(shapes) < MOST_SHAPES:
+                shapes.add(frozenset(value))
             yield number, value
-            if value.field == CUT or not _resynchronise(window, keys):
-                return
-            continue
-        if isinstance(value, dict):
-            keys = frozenset(value)
-        yield number, value
+        elif value.field == CUT or not _resynchronise(window, shapes):
+            yield number, value
+            return
+        else:
+            line = window.line_at(window.at)
+            yield number, replace(value, reason=f"{value.reason}; the next row is in line {line}")
+    window.at += 1
+    window.fill_past_space(PADDING)
+    if window.at < len(window.text):
+        raise DataError(
+            f"{window.path}: line {window.line_at(window.at)}: more text after the JSON array:"
+            f" {window.text[window.at :][:20]!r} -> write one array, or one object per line (.jsonl)"
+        )
 
 
 def _element(window: Window, kind: str) -> Any:
     """The value at the window's position, which moves past it; a BadRow (position kept) when it is broken."""
     while True:
         try:
-            value, window.at = _decoded(window.text, window.at)
+            value, window.at = window.decode(window.text, window.at)
             return value
         except json.JSONDecodeError as error:
-            line = window.line_at(error.pos)  # before fill() moves the text
+            why = reason(error, window.line_at(error.pos))  # before fill() moves the text
             if _may_be_cut(window, error, window.at):
                 if window.fill():
                     continue
                 if not window.text.rstrip().endswith("]" if kind == "array" else "}"):
                     return _truncated(window, kind)
-            return BadRow("", "", f"line {line}: not valid JSON: {error.msg}")
+            return BadRow("", "", why)
 
 
 def _may_be_cut(window: Window, error: json.JSONDecodeError, start: int) -> bool:
@@ -160,8 +164,8 @@ def _truncated(window: Window, kind: str) -> BadRow:
     return BadRow("", CUT, f"the file is truncated at line {line}: the JSON {kind} does not end")
 
 
-def _resynchronise(window: Window, keys: frozenset[str]) -> bool:
-    """Move to the next element that is whole and looks like the rows before; False when there is none."""
+def _resynchronise(window: Window, shapes: set[frozenset[str]]) -> bool:
+    """Move to the next element that is whole and looks like a row before; False when there is none."""
     position = window.at + 1
     while True:
         found = NEXT_ROW.search(window.text, position)
@@ -175,57 +179,69 @@ def _resynchronise(window: Window, keys: frozenset[str]) -> bool:
             continue
         position = found.end()
         try:
-            value, _ = _decoded(window.text, position)
+            value, _ = window.decode(window.text, position)
         except json.JSONDecodeError as error:
             window.at = found.start()
             if _may_be_cut(window, error, window.at):
                 position = 0 if window.fill() else len(found.group())
             continue
-        if isinstance(value, dict) and (
-            2 * len(keys & set(value)) >= len(keys) if keys else not _is_message(value)
-        ):
+        if _like_a_row(value.data if isinstance(value, BadRow) else value, shapes):
             window.at = position
             return True
+
+
+def _like_a_row(value: Any, shapes: set[frozenset[str]]) -> bool:
+    """Whether an object has at least half of the keys of some row before (and is not a part of one)."""
+    if not isinstance(value, dict):
+        return False
+    if not shapes:
+        return not _is_message(value)
+    return any(2 * len(keys & value.keys()) >= len(keys) for keys in shapes)
 
 
 def _first_line_is_whole(head: str) -> bool:
     """True when the first line is a JSON object of its own, or is broken in itself rather than continued."""
     first, newline, _ = head.partition("\n")
     try:
-        _decoded(first)
+        _, end = Decoder()(first)
     except json.JSONDecodeError as error:
         return (
             bool(newline) and error.pos < len(first.rstrip()) - 1 and not error.msg.startswith("Unterminated")
         )
-    return True
+    return not first[end:].lstrip(" \t,").startswith("{")  # several objects in one line
 
 
 def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Item]:
     unended: Item | None = None  # a line that stops too early: a bad row, or, as the last one, a cut file
+    decode = Decoder()
     for number, line in enumerate(lines(path, notes), 1):
         text = line.strip("\ufeff \t\r\n\0")
         if not text:
+            if "\0" in line:
+                note(notes, f"{path.name}: line {number} holds only NUL characters, as a crash leaves them")
             continue
         if unended is not None:
             yield unended
             unended = None
         try:
-            value, end = _decoded(text)
+            value, end = decode(text)
         except json.JSONDecodeError as error:
-            bad = number, BadRow("", "", f"line {number}: not valid JSON: {error.msg}", text[:1000])
+            bad = number, BadRow("", "", reason(error, number), text[:1000])
             if _stops_early(error, text):
                 unended = bad
             else:
                 yield bad
             continue
-        if end != len(text):
-            value = BadRow(
-                "", "", f"line {number}: more text after the JSON object: {text[end:][:40]!r}", text[:1000]
-            )
+        more = text[end:].strip()
+        if more == ",":
+            note(notes, f"{path.name}: lines end with commas, which are left out")
+        elif more:
+            why = f"line {number}: more text after the JSON object: {more[:40]!r}"
+            value = BadRow("", "", f"{why} -> write one object per line", text[:1000])
         yield number, value
     if unended is not None:
-        reason = f"the file is truncated at line {unended[0]}: the JSON object does not end"
-        yield unended[0], replace(unended[1], field=CUT, reason=reason)
+        why = f"the file is truncated at line {unended[0]}: the JSON object does not end"
+        yield unended[0], replace(unended[1], field=CUT, reason=why)
 
 
 def _stops_early(error: json.JSONDecodeError, text: str) -> bool:
@@ -252,9 +268,9 @@ def _objects(window: Window, notes: list[str] | None) -> Iterator[Item]:
         window.fill_past_space(SKIP)
         if window.at >= len(window.text):
             break
-        number += 1
-        value = _element(window, "object")
-        if isinstance(value, BadRow) and value.field != CUT:
+        number, at = number + 1, window.offset()
+        value = _closed(window) if window.text[window.at] == "]" else _element(window, "object")
+        if window.offset() == at and value.field != CUT:
             raise DataError(
                 f"{window.path}: {value.reason}; what follows cannot be told apart"
                 " -> repair it, or write one object per line (.jsonl)"
@@ -266,12 +282,18 @@ def _objects(window: Window, notes: list[str] | None) -> Iterator[Item]:
             yield 1, first
             first = None
         yield number, value
-        if isinstance(value, BadRow):
+        if window.offset() == at:
             return
     if isinstance(first, dict):
         yield from _unpack(first, window.path, notes)
     elif first is not None:
         yield 1, first
+
+
+def _closed(window: Window) -> BadRow:
+    line = window.line_at(window.at)
+    window.at += 1
+    return BadRow("", "", f"line {line}: a ] without its [ -> write [ before the first row")
 
 
 def _unpack(value: dict[str, Any], path: Path, notes: list[str] | None) -> Iterator[Item]:
@@ -280,11 +302,19 @@ def _unpack(value: dict[str, Any], path: Path, notes: list[str] | None) -> Itera
         key for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)
     ]
     others = [key for key, item in value.items() if isinstance(item, str) and len(item) > 200]
-    if len(lists) == 1 and not others and not _is_message(value[lists[0]][0]) and lists[0] != "tools":
+    if len(lists) == 1 and not others and not _is_part(lists[0], value[lists[0]][0]):
         note(notes, f'{path.name}: one JSON object; its rows are the list under "{lists[0]}"')
         yield from enumerate(value[lists[0]], 1)
+    elif len(lists) > 1 and not others and not any(_is_part(key, value[key][0]) for key in lists):
+        names = ", ".join(f'"{key}"' for key in lists)
+        raise DataError(f"{path}: one object with several lists of rows ({names}) -> save each as a file")
     else:
         yield 1, value
+
+
+def _is_part(key: str, first: Any) -> bool:
+    """Whether a list of objects is a field of a row, not a list of rows."""
+    return _is_message(first) or key in ("tools", "functions")
 
 
 def _is_message(value: Any) -> bool:

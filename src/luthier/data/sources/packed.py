@@ -42,6 +42,14 @@ KINDS: dict[str, tuple[re.Pattern[bytes], str]] = {
         re.compile(rb"\x80[\x02-\x05]"),
         "save its rows as JSON Lines",
     ),
+    "a web page": (
+        re.compile(rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html)"),
+        "download the data file itself (a hub's link has /resolve/ or /raw/ in it)",
+    ),
+    "a Git LFS pointer, which stands for the file": (
+        re.compile(rb"version https://git-lfs\.github\.com/spec/"),
+        "fetch the file (git lfs pull)",
+    ),
     "a database": (re.compile(rb"SQLite format 3\0"), "save its rows as JSON Lines or CSV"),
 }
 # file name extensions of a binary format -> what its files are
@@ -75,7 +83,7 @@ def check_head(path: Path, head: bytes, kind: str) -> None:
     Raises DataError for what is an archive or another format under a wrong name.
     """
     found = next((what for what, (shape, _) in KINDS.items() if shape.match(head)), "")
-    if found and found != EXPECTED.get(kind):
+    if found and found != EXPECTED.get(kind) and (found, kind) != ("a web page", ".txt"):
         inside = "holds, once unpacked," if path.name.lower().endswith(".gz") else "is"
         raise DataError(f"{path}: {inside} {found} -> {KINDS[found][1]}")
 

@@ -17,6 +17,7 @@ from luthier.types import BadRow
 Item = tuple[int, Any]
 DELIMITERS = ",\t;|"
 LONGEST_CELL = 64 << 20  # characters (4 bytes each in csv); its own limit is less than one long document
+SPACE = "\ufeff \t\r\n\xa0\u3000"
 MOST_EMPTY = 1 << 20  # rows, as many as a sheet of Excel has
 
 
@@ -79,7 +80,7 @@ def _csv_rows(path: Path, header_line: str, source: Iterator[str], delimiter: st
 
 def _header(path: Path, cells: Sequence[Any]) -> list[str]:
     """Column names of a table; an unnamed column gets a name from its place. Raises DataError for doubles."""
-    names = ["" if cell is None else str(cell).strip() for cell in cells]
+    names = ["" if cell is None else str(cell).strip(SPACE) for cell in cells]
     while names and not names[-1]:
         names.pop()  # spreadsheets keep empty columns at the right
     double = sorted({name for name in names if name and names.count(name) > 1})
