@@ -1,0 +1,71 @@
+"""Rows that say the same to the letter: one normalised form of a text, and rows whose forms are equal.
+
+The normalised form decides what "the same" means and is never written to a file: NFKC (so full-width and
+half-width letters, digits and commas are equal), without invisible characters (zero-width blanks, byte order
+marks, soft hyphens), case folded, every run of white space as one blank, none at the ends. Punctuation and
+digits stay: "C#" is not "C++".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from luthier.errors import DataError
+
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """A row: its position in the list that was given (from 0) and its name ("train.json:17")."""
+
+    index: int
+    source: str
+
+
+def refs(count: int, sources: Sequence[str] | None) -> list[Ref]:
+    """Names for `count` rows; without `sources` they are called "row 1", "row 2", …
+
+    Raises DataError when there are not as many names as rows.
+    """
+    if sources is None:
+        return [Ref(i, f"row {i + 1}") for i in range(count)]
+    if len(sources) != count:
+        raise DataError(f"{count} rows but {len(sources)} names of rows -> give one source for each row")
+    return [Ref(i, source) for i, source in enumerate(sources)]
+
+
+def normalise(text: str) -> str:
+    """The form in which texts are compared (see the top of this file)."""
+    if not text.isascii():
+        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    return " ".join(text.casefold().split())
+
+
+def key(text: str) -> bytes:
+    """16 bytes, equal for texts whose normalised forms are equal (and, but for chance, only for those)."""
+    return hashlib.blake2b(normalise(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def repeats(texts: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """(row, earlier row) for each row that repeats an earlier one; the first of equal rows is the earlier.
+
+    Reads `texts` once and keeps 16 bytes of each distinct text, so a million rows need about 150 MB.
+    """
+    first: dict[bytes, int] = {}
+    for i, text in enumerate(texts):
+        earlier = first.setdefault(key(text), i)
+        if earlier != i:
+            yield i, earlier
+
+
+def groups(texts: Iterable[str]) -> list[list[int]]:
+    """Every row in exactly one group of rows that are equal, each in ascending order, by first row."""
+    found: dict[bytes, list[int]] = {}
+    for i, text in enumerate(texts):
+        found.setdefault(key(text), []).append(i)
+    return list(found.values())

@@ -1,0 +1,158 @@
+"""Texts as sets of character 5-grams, their MinHash signatures, and pairs that probably resemble each other.
+
+Characters rather than words, so that Chinese needs no segmentation. A text shorter than one shingle is its
+own shingle ("cat" is not "dog"). Signatures come from rensa (the only place that imports it); pairs from
+locality-sensitive hashing: rows that agree in all 4 values of one of 48 bands are candidates, which a pair of
+Jaccard similarity s becomes with probability 1 - (1 - s^4)^48: 0.95 at 0.5, 0.9999 at 0.65, 5e-4 at 0.06.
+(Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, section 3.4.)
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from luthier.errors import MissingPackage
+
+SIZE = 5
+_BANDS, _WIDTH, _SEED = 48, 4, 20_240_229
+_PAD = 0x110000  # above every code point
+_MULTIPLIERS = np.random.default_rng(_SEED).integers(0, 2**63, SIZE, dtype=np.uint64) * 2 + 1
+_BATCH_CHARACTERS = 2_000_000
+# What more rows than this share is the form of the question (an instruction, a template), not its content.
+_COMMON_ROWS, _COMMON_SHARE, _SAMPLE, _SAMPLE_CHARACTERS = 25, 0.01, 10_000, 4_000
+# In a bucket of more rows than this only neighbours and the first row are compared.
+_WINDOW = 8
+
+Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
+
+
+def shingles(text: str) -> frozenset[str]:
+    """The set of a text's character 5-grams; the text itself when it is shorter; {""} for no text."""
+    if len(text) <= SIZE:
+        return frozenset((text,))
+    return frozenset(text[i : i + SIZE] for i in range(len(text) - SIZE + 1))
+
+
+def common(texts: Sequence[str]) -> frozenset[str]:
+    """Shingles that more than 1 % of the rows (and more than 25) have, counted on up to 10,000 rows."""
+    step = max(1, len(texts) // _SAMPLE)
+    counts: Counter[str] = Counter()
+    rows = 0
+    for text in texts[::step]:
+        counts.update(shingles(text[:_SAMPLE_CHARACTERS]))
+        rows += 1
+    limit = max(_COMMON_ROWS, _COMMON_SHARE * rows)
+    return frozenset(shingle for shingle, count in counts.items() if count > limit)
+
+
+def candidates(texts: Sequence[str], frequent: frozenset[str], groups: Sequence[str]) -> Places:
+    """Pairs of rows [n, 2], first < second, that probably share many shingles besides the `frequent` ones.
+
+    texts are compared as they stand (normalise them before). groups: only rows with the same word in `groups`
+    can be a pair. In a bucket of many rows the first row is compared with all others, so put the rows that
+    matter most first. Memory: 200 bytes a row. Raises MissingPackage without rensa.
+    """
+    keys = _band_keys(texts, frequent, groups)
+    found = [_same_key(keys[band]) for band in range(_BANDS)]
+    codes = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    return np.stack(np.divmod(codes, max(1, len(texts))), axis=1)
+
+
+def _band_keys(
+    texts: Sequence[str], frequent: frozenset[str], groups: Sequence[str]
+) -> npt.NDArray[np.uint32]:
+    """For each band (rows of the result) and each text, a number that is equal where the band is equal."""
+    signatures = _rensa().digest_matrix_from_flat_token_hashes
+    known = np.unique(_hashes(list(frequent))[0]) if frequent else np.empty(0, np.uint64)
+    keys = np.empty((_BANDS, len(texts)), np.uint32)
+    mix = _MULTIPLIERS[:_WIDTH]
+    for start, batch in _batches(texts):
+        flat, offsets = _informative(*_hashes(batch), known)
+        rows = signatures(flat, offsets.astype(np.uint64), _BANDS * _WIDTH, _SEED).to_rows()
+        bands = np.array(rows, np.uint64).reshape(len(batch), _BANDS, _WIDTH)
+        word = np.array([zlib.crc32(g.encode()) for g in groups[start : start + len(batch)]], np.uint64)
+        mixed = (bands * mix).sum(axis=2, dtype=np.uint64) + (word * mix[0])[:, None]
+        keys[:, start : start + len(batch)] = (_scramble(mixed) >> np.uint64(32)).T
+    return keys
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    batch: list[str] = []
+    start = size = 0
+    for i, text in enumerate(texts):
+        batch.append(text)
+        size += len(text)
+        if size >= _BATCH_CHARACTERS or len(batch) >= 20_000:
+            yield start, batch
+            batch, start, size = [], i + 1, 0
+    if batch:
+        yield start, batch
+
+
+def _hashes(texts: Sequence[str]) -> tuple[Hashes, Places]:
+    """64-bit hashes of all shingles of all texts, one after the other, and where each text begins [n + 1]."""
+    lengths = np.fromiter((len(t) for t in texts), np.int64, len(texts))
+    padded = np.maximum(lengths, SIZE)
+    starts = np.concatenate(([0], np.cumsum(padded)))
+    points = np.full(int(starts[-1]), _PAD, np.uint64)
+    text = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+    inside = np.arange(len(text)) + np.repeat(starts[:-1] - (np.cumsum(lengths) - lengths), lengths)
+    points[inside] = text
+    counts = padded - SIZE + 1
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    first = np.arange(int(offsets[-1])) + np.repeat(starts[:-1] - offsets[:-1], counts)
+    flat = np.zeros(len(first), np.uint64)
+    for k in range(SIZE):
+        flat += points[first + k] * _MULTIPLIERS[k]
+    return _scramble(flat), offsets
+
+
+def _informative(flat: Hashes, offsets: Places, known: Hashes) -> tuple[Hashes, Places]:
+    """Without the `known` hashes, except in rows that have no others."""
+    if not len(known):
+        return flat, offsets
+    keep = known[np.minimum(np.searchsorted(known, flat), len(known) - 1)] != flat
+    rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    left = np.bincount(rows[keep], minlength=len(offsets) - 1)
+    keep |= (left == 0)[rows]
+    counts = np.bincount(rows[keep], minlength=len(offsets) - 1)
+    return flat[keep], np.concatenate(([0], np.cumsum(counts)))
+
+
+def _scramble(values: Hashes) -> Hashes:
+    """The finaliser of splitmix64: every input bit changes every output bit (Steele et al., 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _same_key(keys: npt.NDArray[np.uint32]) -> Places:
+    """Pairs of rows with an equal key, each as first * n + second."""
+    count = len(keys)
+    order = np.argsort(keys, kind="stable")
+    sorted_keys = keys[order]
+    heads = np.flatnonzero(np.concatenate(([True], sorted_keys[1:] != sorted_keys[:-1])))
+    head = np.repeat(heads, np.diff(np.concatenate((heads, [count]))))
+    later = np.flatnonzero(head != np.arange(count))
+    found = [order[head[later]] * count + order[later]]
+    for distance in range(1, _WINDOW):
+        later = later[later - distance > head[later]]
+        if not len(later):
+            break
+        found.append(order[later - distance] * count + order[later])
+    return np.unique(np.concatenate(found))
+
+
+def _rensa() -> Any:
+    try:
+        from rensa import RMinHash
+    except ImportError as error:
+        raise MissingPackage("rensa", "finding near-duplicates", "data") from error
+    return RMinHash

@@ -1,0 +1,127 @@
+"""Why two texts that look alike are not the same: a number, a name, a "not" or another word that matters.
+
+"Your order 1021 has left" and "Your order 1022 has left" share nearly all their characters and are two facts.
+Numbers are compared for every row (`numbers`), the rest only for pairs that resemble each other (`differs`).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from difflib import SequenceMatcher
+from typing import Any
+
+from luthier.errors import MissingPackage
+
+_HAN = "\u3400-\u9fff"
+# Digits with the letters around them (an order number, "iphone12"), Chinese numerals where they count
+# something, English number words. A lone 一 or "one" is mostly a pronoun or an article.
+_NUMBER = re.compile(
+    r"[a-z0-9]*[0-9][a-z0-9]*(?:[.,:/-][0-9]+)*"
+    r"|第[一二三四五六七八九十百千万零两〇]+"
+    r"|[一二三四五六七八九十百千万亿零两〇]{2,}"
+    r"|[一二三四五六七八九十两](?=[年月日号章节集期届季点元块岁周倍])"
+    r"|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|hundred|thousand|million)\b"
+)
+_TOKEN = re.compile(rf"[^\W{_HAN}]+(?:['’][a-z]+)?|[{_HAN}]", re.IGNORECASE)
+_START = re.compile(r"(?:^|[.!?:;\n\"“”。！？：；(])\s*$")
+_TITLE = re.compile(r"《([^《》]+)》")
+_NEGATIONS = frozenset("不 没 未 非 无 勿 别 not no never without cannot none nor neither nothing".split())
+_OPPOSITES = frozenset(
+    frozenset(pair)
+    for pair in "男女 涨跌 升降 增减 买卖 开关 上下 左右 大小 多少 高低 输赢 胜负 进出 前后".split()
+)
+_CONTEXT, _WINDOW = 6, 120
+# In a short text a changed word is a changed meaning, unless it is the same word mistyped.
+_MISTYPED, _WORDS_ADDED = 0.7, 2
+
+
+def numbers(text: str) -> str:
+    """The numbers in a normalised text in their order, as one word; "" where there are none."""
+    return " ".join(found.replace(",", "") for found in _NUMBER.findall(text))
+
+
+def differs(a: str, b: str, short: bool = False) -> str | None:
+    """What tells two texts apart: "number", "negation", "title", "name", "word"; None if nothing does.
+
+    a, b: the texts as written (capitals tell English names). short: a single word weighs much in them, so
+    another word is a difference too, except a mistyped one and one or two words more.
+    Raises MissingPackage without jieba when Chinese characters differ, because only a dictionary knows names.
+    """
+    if numbers(a.casefold()) != numbers(b.casefold()):
+        return "number"
+    mine, theirs = _changed(a, b)
+    changed = {word for word in mine | theirs if not any(c.isdigit() for c in word)}
+    if any(word in _NEGATIONS or word.endswith(("n't", "n’t")) for word in changed) or changed in _OPPOSITES:
+        return "negation"
+    if set(_TITLE.findall(a)) != set(_TITLE.findall(b)):
+        return "title"
+    if changed & (_capitalised(a) | _capitalised(b)):
+        return "name"
+    if short and _other_word(mine & changed, theirs & changed):
+        return "word"
+    if any("\u3400" <= word <= "\u9fff" for word in changed) and _other_chinese_name(a, b):
+        return "name"
+    return None
+
+
+def _changed(a: str, b: str) -> tuple[set[str], set[str]]:
+    """Words (Chinese: characters), case folded, that one text has more often than the other."""
+    mine, theirs = (Counter(_TOKEN.findall(text.casefold())) for text in (a, b))
+    return set(mine - theirs), set(theirs - mine)
+
+
+def _other_word(mine: set[str], theirs: set[str]) -> bool:
+    if not mine or not theirs:
+        return len(mine | theirs) > _WORDS_ADDED
+    if len(mine) > 1 or len(theirs) > 1:
+        return True
+    (one,), (other,) = mine, theirs
+    chinese = len(one) == len(other) == 1
+    return not chinese and SequenceMatcher(None, one, other, autojunk=False).ratio() < _MISTYPED
+
+
+def _capitalised(text: str) -> set[str]:
+    """Words with a capital inside a sentence, case folded; none where most letters are capitals."""
+    if sum(c.isupper() for c in text) * 2 > sum(c.islower() for c in text) + 2 * (text[:1].isupper()):
+        return set()
+    return {
+        found.group().casefold()
+        for found in _TOKEN.finditer(text)
+        if found.group()[0].isupper()
+        and found.group() not in ("I", "I'm", "I've", "I'd", "I'll")
+        and not _START.search(text[max(0, found.start() - 3) : found.start()])
+    }
+
+
+def _other_chinese_name(a: str, b: str) -> bool:
+    """Whether a person, place or organisation stands in the part of one text that the other lacks."""
+    start = 0
+    while start < min(len(a), len(b)) and a[start] == b[start]:
+        start += 1
+    end = 0
+    while end < min(len(a), len(b)) - start and a[-1 - end] == b[-1 - end]:
+        end += 1
+    begin = max(0, start - _CONTEXT)
+    windows = [text[begin : len(text) - max(0, end - _CONTEXT)][:_WINDOW] for text in (a, b)]
+    mine, theirs = (_names(window) for window in windows)
+    return any(name not in b for name in mine) or any(name not in a for name in theirs)
+
+
+@functools.lru_cache(maxsize=4096)
+def _names(text: str) -> frozenset[str]:
+    return frozenset(
+        pair.word for pair in _tagger().cut(text) if pair.flag in ("nr", "ns", "nt") and len(pair.word) > 1
+    )
+
+
+@functools.cache
+def _tagger() -> Any:
+    try:
+        import jieba
+        from jieba import posseg
+    except ImportError as error:
+        raise MissingPackage("jieba", "telling Chinese names apart", "data") from error
+    jieba.setLogLevel("ERROR")
+    return posseg
