@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -179,14 +180,14 @@ def _killed(bench: Bench, chain: Chain) -> tuple[str, Done]:
         rest = (clean.end - clean.start) * (1 - done) * draw.choice((0.3, 0.3, 1))
         moment = draw.uniform(0, clean.start + rest)
         what = f"{moment * 1000:.0f} ms after the start"
-        time.sleep(moment)
+        child.wait(moment)
     else:
         nth, moment = draw.randint(1, 3), draw.uniform(0, 1.1 * clean.save)
         what = f"{moment * 1000:.1f} ms into {target}"
         for line in child.lines():
             nth -= line.startswith(f"{_LINE}{target}")
             if nth == 0 or (line.startswith(f"{_LINE}save .result") and target != "gone"):
-                time.sleep(moment)
+                child.wait(moment)
                 break
     child.send(9)
     return what, child.finish()
@@ -208,16 +209,21 @@ def _real(bench: Bench, chain: Chain) -> tuple[str, Done]:
     assert process.stderr is not None
     err, nth = "", chain.random.randint(0, 3)
     if nth == 0:
-        time.sleep(chain.random.uniform(0, 4))
+        _moment(process, chain.random.uniform(0, 4))
     for line in process.stderr if nth else ():
         err += line
         nth -= "durable" in line
         if nth == 0:
-            time.sleep(chain.random.uniform(0, 3 * chain.clean.save))
+            _moment(process, chain.random.uniform(0, 3 * chain.clean.save))
             break
     process.kill()
     err += process.communicate()[1]
     return "python -m luthier", Done(process.returncode, "", err, time.perf_counter() - began)
+
+
+def _moment(process: subprocess.Popen[str], seconds: float) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
 
 
 def _where(folder: Path) -> dict[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,8 @@ def _start(bench: Bench, words: Sequence[Sequence[str]], longest: float) -> tupl
     children, waits = [], []
     for k, each in enumerate(words):
         wait = bench.random.choice((0.0, 0.02, longest)) * bench.random.random() if k else 0.0
-        time.sleep(wait)
+        if children:
+            children[-1].wait(wait)
         waits.append(wait)
         children.append(bench.start(list(each)))
     return children, waits

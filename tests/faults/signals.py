@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import termios
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from faults.bench import Bench, Child, Done, Trial
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LINE = "@ "
+_SHORT = {"max_new_tokens": 2, "do_sample": False}
 _SLOW = {"prefix_sharing": False, "micro_batch_tokens": 64, "per_device_train_batch_size": 10}
 
 
@@ -58,7 +58,8 @@ def signals(bench: Bench, count: int) -> Iterator[Trial]:
             once.append(partial(_stopped, eager, number, when))
         once.append(partial(_stopped, bare, number, "train"))
         twice.append(partial(_twice, slow, number, bench.random.choice(NUMBERS[:2])))
-    mute: list[Case] = [partial(_mute, plain, how) for how in MUTES]
+    answers = _shop(bench, {"val_size": 4, "do_predict": True, "predict_with_generate": True, **_SHORT})
+    mute: list[Case] = [partial(_mute, shop, how) for how in MUTES for shop in (plain, answers)]
     hung: list[Case] = [
         partial(_ignored, plain),
         partial(_hung_up_twice, slow),
@@ -142,7 +143,7 @@ def _wait(bench: Bench, child: Child, when: str) -> float:
         if nth == 0:
             break
     delay = bench.random.uniform(0, longest)
-    time.sleep(delay)
+    child.wait(delay)
     return delay
 
 
@@ -194,7 +195,7 @@ def _hung_up_twice(shop: Shop) -> Trial:
     _wait(shop.bench, child, "step")
     child.send(signal.SIGHUP)
     child.send(signal.SIGHUP)
-    time.sleep(0.01)
+    child.wait(0.01)
     child.send(signal.SIGHUP)
     problem = _judged(child.finish(60), folder / "run", signal.SIGHUP)
     return Trial("SIGHUP three times", problem or _goes_on(shop, settings))
@@ -301,7 +302,7 @@ def _ranks(shop: Shop, number: int, both: bool) -> Trial:
     _wait(shop.bench, children[0], "train")
     children[1].send(number)
     if both:
-        time.sleep(shop.bench.random.uniform(0, 0.05))
+        children[0].wait(shop.bench.random.uniform(0, 0.05))
         children[0].send(number)
     done = [child.finish(60) for child in children]
     which = "both of two ranks, one after the other" if both else "one of two ranks"

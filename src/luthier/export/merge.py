@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from luthier.export import modelfile, parity
 from luthier.model import load as loading
 from luthier.model import machine, methods
 from luthier.runs import atomic, lock
+from luthier.streams import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,7 +52,7 @@ def main(args: list[str]) -> int:
     """`luthier export RUN export_dir=DIR`: prints where the model is, and how equal."""
     config = load(args, "export")
     for note in config.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     report = json.loads((export(config) / REPORT).read_text(encoding="utf-8"))
     print(json.dumps(report, ensure_ascii=False, indent=2) if config.format == "json" else _summary(report))
     return 0

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from luthier.errors import DataError
 from luthier.infer import loading, metrics
@@ -19,6 +19,8 @@ from luthier.infer.engine import text_of
 from luthier.infer.loading import Ready
 from luthier.infer.questions import Question, Say, questions
 from luthier.runs import Run
+from luthier.streams import Lasting
+from luthier.streams import say as to_stderr
 
 if TYPE_CHECKING:
     from luthier.config import Config
@@ -40,7 +42,7 @@ def main(args: Sequence[str]) -> int:
 
     config = resolve(load_config(list(args), "predict"), machine.detect())
     for note in config.notes:
-        _say(f"note: {note}")
+        to_stderr(f"note: {note}")
     results = predict(config)
     print(json.dumps(results, ensure_ascii=False) if config.format == "json" else table(results))
     return 0
@@ -51,7 +53,7 @@ def predict(config: Config, say: Say | None = None) -> dict[str, float]:
 
     They go to `output_dir`, else into the run. Raises DataError, ModelError, RunError.
     """
-    say = say or _say
+    say = say or to_stderr
     with Run.join((config.is_set("output_dir") and config.output_dir) or config.run or NOWHERE) as run:
         tokenizer, renderer = loading.text(config, say)
         rows = questions(config, renderer, say)
@@ -67,7 +69,7 @@ def predict_with(
 
     The model is left in the mode (training or evaluation) in which it was.
     """
-    say, training = say or _say, model.training
+    say, training = say or to_stderr, model.training
     rows = questions(config, renderer, say)
     try:
         ready = loading.Ready(config, tokenizer, renderer, loading.engine_of(model, tokenizer, config))
@@ -161,10 +163,6 @@ def _fit(rows: list[Question], context: int) -> None:
         )
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 class _Bar:
     """Progress on stderr: a bar with the time left on a terminal, else a line every ten seconds."""
 
@@ -172,7 +170,7 @@ class _Bar:
         from rich import progress
         from rich.console import Console
 
-        console = Console(stderr=True)
+        console = Console(file=cast(IO[str], Lasting(sys.stderr)))
         self._total, self._done, self._tokens = total, 0, 0
         self._began = self._printed = time.perf_counter()
         self._bar = progress.Progress(
@@ -206,4 +204,4 @@ class _Bar:
         elif now - self._printed > 10:
             self._printed = now
             left = seconds / self._done * (self._total - self._done)
-            _say(f"predicted {self._done}/{self._total}  {speed}  eta {left:.0f} s")
+            to_stderr(f"predicted {self._done}/{self._total}  {speed}  eta {left:.0f} s")

@@ -18,37 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column
 
 from luthier.redact import redact
-
-
-class _Lasting:
-    """A text stream that takes everything, whether or not there is still somebody to read it."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
-
-    def write(self, text: str) -> int:
-        try:
-            if self._stream is not None:
-                self._stream.write(text)
-        except UnicodeEncodeError:
-            self.write(text.encode("ascii", "backslashreplace").decode())
-        except (OSError, ValueError):  # ValueError: it was closed
-            return len(text)
-        return len(text)
-
-    def flush(self) -> None:
-        try:
-            if self._stream is not None:
-                self._stream.flush()
-        except (OSError, ValueError):
-            return
-
-    def isatty(self) -> bool:
-        try:
-            return self._stream is not None and self._stream.isatty()
-        except ValueError:
-            return False
+from luthier.streams import Lasting
 
 
 def tell(text: str) -> None:
@@ -70,7 +40,7 @@ class Screen:
     """A progress bar with loss, learning rate and trained tokens per second."""
 
     def __init__(self, bar: bool | None = None) -> None:
-        stream = cast(IO[str], _Lasting(sys.stderr))
+        stream = cast(IO[str], Lasting(sys.stderr))
         self._console = Console(file=stream, highlight=False, emoji=False, soft_wrap=True)
         self._wanted = self._console.is_terminal if bar is None else bar
         self._bar: Progress | None = None
