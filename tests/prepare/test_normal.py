@@ -59,7 +59,7 @@ def test_kept(text: str) -> None:
 
 
 def test_what_nfkc_does_instead() -> None:
-    """The reason for a map of our own; the second line tells when Python's Unicode has learnt the radicals."""
+    """The reason for a map of our own; the second line fails when Unicode has changed its mind."""
     assert unicodedata.normalize("NFKC", "你好，世界！") == "你好,世界!"
     assert unicodedata.normalize("NFKC", "⻓") == "⻓"
 
