@@ -1,13 +1,15 @@
-"""The table of all bad files: name -> how it is written and what must come of it."""
+"""The table of all bad files: "kind: what is odd about it" -> how it is written and what must come of it."""
 
 from __future__ import annotations
 
-from bad_files import encodings, jsons
+from bad_files import encodings, jsons, sheets
 from bad_files.case import Case
 
-CASES: dict[str, Case] = {}
-for _module in (encodings, jsons):
-    _double = CASES.keys() & _module.CASES.keys()
-    if _double:
-        raise ValueError(f"cases named twice: {sorted(_double)}")
-    CASES |= _module.CASES
+KINDS: dict[str, dict[str, Case]] = {
+    "encoding": encodings.CASES,
+    "json": jsons.CASES,
+    "sheet": sheets.CASES,
+}
+CASES: dict[str, Case] = {
+    f"{kind}: {name}": case for kind, cases in KINDS.items() for name, case in cases.items()
+}

@@ -30,6 +30,8 @@ ANSWERS = (
     *("output", "response", "answer", "completion", "target", "reply", "回答", "答案", "答", "回复", "输出"),
     *("label", "category", "class", "intent", "标签", "类别", "分类", "意图"),
 )
+LONGEST_COLUMN = 64  # characters of a name
+SENTENCE_ENDS = ("。", "！", "？", "；", "…", ".", "!", "?")
 QUERIES = ("input", "context", "输入", "上下文")
 TEXTS = ("text", "content", "raw_content", "document", "正文", "文本", "内容")
 VERDICTS = ("kto_tag", "label")
@@ -66,7 +68,7 @@ def guess(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Names, Names, str]:
     if columns["rejected"] is None:
         columns["chosen"] = None
     columns["kto_tag"] = next((name for name in VERDICTS if isinstance(seen.get(name), bool)), None)
-    return _as_messages(rows, seen, columns) or _as_fields(seen, columns)
+    return _as_messages(rows, seen, columns) or _as_fields(rows, seen, columns)
 
 
 def _as_messages(
@@ -94,7 +96,9 @@ def _as_messages(
     )
 
 
-def _as_fields(seen: Mapping[str, Any], columns: Names) -> tuple[str, Names, Names, str]:
+def _as_fields(
+    rows: Sequence[Mapping[str, Any]], seen: Mapping[str, Any], columns: Names
+) -> tuple[str, Names, Names, str]:
     numbers_and_texts = (str, int, float)
     texts = [k for k, v in seen.items() if isinstance(v, numbers_and_texts) and not isinstance(v, bool)]
     answer = _first([name for name in ANSWERS if name != columns["kto_tag"]], seen)
@@ -102,6 +106,7 @@ def _as_fields(seen: Mapping[str, Any], columns: Names) -> tuple[str, Names, Nam
     if prompt is None and answer is None and columns["chosen"] is None:
         only = _first(TEXTS, seen) or (texts[0] if len(texts) == 1 == len(seen) else None)
         if only is not None:
+            _refuse_data([only], rows)
             columns |= {"prompt": only, "kto_tag": None}
             return "text", columns, dict(TAGS), f'"{only}" holds text and there is no answer'
     why = ""
@@ -109,6 +114,7 @@ def _as_fields(seen: Mapping[str, Any], columns: Names) -> tuple[str, Names, Nam
         prompt = prompt or next(name for name in texts if name != answer)
         answer = answer or next(name for name in texts if name != prompt)
         why = "the only two columns are "
+        _refuse_data([prompt, answer], rows)
     if prompt is None or (answer is None and columns["chosen"] is None):
         raise DataError(
             f"the rows' format cannot be told from their columns ({', '.join(seen) or 'none'})"
@@ -120,6 +126,18 @@ def _as_fields(seen: Mapping[str, Any], columns: Names) -> tuple[str, Names, Nam
     columns |= {"prompt": prompt, "query": query, "response": answer, "history": history}
     ends = '"chosen" and "rejected"' if columns["chosen"] else f'"{answer}"'
     return "alpaca", columns, dict(TAGS), f'{why}"{prompt}" (question) and {ends} (answer)'
+
+
+def _refuse_data(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raises DataError when a column's name is a sentence, or one of the column's own values: then a table
+    has no header, and its first row would be lost as one."""
+    for name in names:
+        sentence = len(name) > LONGEST_COLUMN or name.rstrip().endswith(SENTENCE_ENDS)
+        if sentence or any(row.get(name) == name for row in rows):
+            raise DataError(
+                f"line 1 looks like a row, not like the names of columns ({name[:LONGEST_COLUMN]!r})"
+                " -> write a first line such as instruction,output"
+            )
 
 
 def _first(names: Sequence[str], seen: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,9 @@ from luthier.data.spec import DatasetSpec
 from luthier.errors import DataError
 from luthier.types import BadRow, Row
 
-_JSON, _TABLES, _ARROW = ("luthier.data.sources." + name for name in ("json_rows", "tables", "arrow"))
+_JSON, _TABLES, _BOOK, _ARROW = (
+    "luthier.data.sources." + name for name in ("json_rows", "tables", "workbook", "arrow")
+)
 # file name extension -> dotted path of a function (path, notes) -> iterator of (row number, value or BadRow)
 READERS: dict[str, str] = {
     ".json": _JSON + ":read_json",
@@ -27,8 +29,8 @@ READERS: dict[str, str] = {
     ".csv": _TABLES + ":read_csv",
     ".tsv": _TABLES + ":read_csv",
     ".txt": _TABLES + ":read_text",
-    ".xlsx": _TABLES + ":read_xlsx",
-    ".xlsm": _TABLES + ":read_xlsx",
+    ".xlsx": _BOOK + ":read_xlsx",
+    ".xlsm": _BOOK + ":read_xlsx",
     ".parquet": _ARROW + ":read_parquet",
     ".arrow": _ARROW + ":read_arrow",
     ".feather": _ARROW + ":read_arrow",

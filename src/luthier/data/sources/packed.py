@@ -33,9 +33,9 @@ KINDS: dict[str, tuple[re.Pattern[bytes], str]] = {
     "packed with zstd": (re.compile(rb"\x28\xb5\x2f\xfd"), "unpack it (zstd -d)"),
     "a Parquet file": (re.compile(rb"PAR1"), "name it .parquet"),
     "an Arrow file": (re.compile(rb"ARROW1\0\0|FEA1"), "name it .arrow"),
-    "an old Office file": (
+    "an old Office file, or one with a password": (
         re.compile(rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
-        "save it as .xlsx, or as CSV in UTF-8",
+        "save it as .xlsx without a password, or as CSV in UTF-8",
     ),
     "a PDF": (re.compile(rb"%PDF-\d\.\d"), "turn documents into rows first"),
     "a pickle, which can run code when it is read": (
