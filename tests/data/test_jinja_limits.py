@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,14 @@ def test_a_template_of_many_names_is_rendered_the_slow_way() -> None:
     )
     assert not jinja.watched(handed).verbatim
     assert jinja.watched("{% set a = messages[0].content %}{% set b = a %}{{ b }}").verbatim
+
+
+def test_nothing_else_renders_a_template() -> None:
+    """Neither Jinja nor the tokenizer's own rendering is called anywhere but behind the limits."""
+    source = Path(jinja.__file__).parents[1]
+    asking = [
+        file.name
+        for file in source.rglob("*.py")
+        if re.search(r"apply_chat_template|^\s*(from|import) jinja2", file.read_text(encoding="utf-8"), re.M)
+    ]
+    assert asking and all(name.startswith("jinja") for name in asking)

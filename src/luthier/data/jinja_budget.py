@@ -120,8 +120,10 @@ class Budget:
             if depth >= DEPTH:
                 raise refused(f"nests lists more than {DEPTH} deep")
             self.step(1 + len(value))
-            inner = chain(value, value.values()) if isinstance(value, dict) else value
-            return 2 + ITEM * len(value) + sum([self.size(item, text, depth + 1) for item in inner])
+            total = 2 + ITEM * len(value)
+            for item in chain(value, value.values()) if isinstance(value, dict) else value:
+                total += len(item) if type(item) is str else self.size(item, text, depth + 1)
+            return total
         if isinstance(value, range):
             self.step(len(value))
             return ITEM * len(value)

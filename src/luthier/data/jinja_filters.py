@@ -86,6 +86,7 @@ def _lazily(name: str) -> Function:
     @pass_context
     def guarded(context: Rendering, value: Any, *args: Any, **kwargs: Any) -> Any:
         budget = context.budget
+        depth = 1 + max([getattr(v, "depth", 0) for v in (value, *args, *kwargs.values())])
         if name in ("batch", "slice"):
             narrow(max([v for v in (*args, *kwargs.values()) if isinstance(v, int)], default=0))
         if name == "unique":
@@ -93,13 +94,17 @@ def _lazily(name: str) -> Function:
             budget.step(budget.size(value))
         if isinstance(value, str):
             budget.take(len(value))
+        if value and name not in (
+            "items",
+            "reverse",
+        ):  # what goes in is charged: `select` may let nothing out
+            given = budget.size([args, kwargs]) if args or kwargs else 0
+            value = Lazy(budget, iter(value), 2 + given // 2, depth)
         found = original(*_passed(original, context), value, *args, **kwargs)
         if isinstance(found, str):
             return found
-        given = budget.size([args, kwargs]) if args or kwargs else 0
         budget.step(20)  # what a generator leaves in memory
-        depth = max([getattr(v, "depth", 0) for v in (value, *args, *kwargs.values())])
-        return Lazy(budget, iter(found), 2 + given // 2, depth + 1)
+        return Lazy(budget, iter(found), 2, depth)
 
     return guarded
 

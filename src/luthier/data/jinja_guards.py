@@ -136,7 +136,7 @@ def joined(context: Rendering, *values: Any) -> str:
         return "".join(values)
     budget = context.budget
     for value in values:
-        budget.take(ESCAPED * budget.size(value, text=True))
+        budget.take(len(value) if isinstance(value, str) else ESCAPED * budget.size(value, text=True))
     return "".join(map(str, values))
 
 
