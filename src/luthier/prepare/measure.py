@@ -34,7 +34,7 @@ _SCRIPTS: dict[str, str] = {
 _RUNS = re.compile("|".join(f"(?P<{name}>[{signs}]+)" for name, signs in _SCRIPTS.items()))
 _LANGUAGES = {"hangul": "ko", "cyrillic": "ru", "arabic": "ar", "greek": "el", "hebrew": "he", "thai": "th"}
 _LANGUAGES |= {"devanagari": "hi", "han": "zh"}
-_SAYS = {"han": 3, "kana": 3, "hangul": 3}
+_SAYS = {"han": 5, "kana": 5, "hangul": 5}
 _ENGLISH = frozenset(
     "the of and to in is a for that it on are with as this be was you have not by or an at i we can".split()
 )
@@ -61,7 +61,7 @@ def scripts(text: str) -> dict[str, float]:
 def language(text: str) -> str:
     """zh, ja, ko, ru, ar, el, he, th, hi, en, latin (another one in Latin letters) or "" (no letters).
 
-    A Han character says about as much as a word of three letters, so a Chinese text full of English names is
+    A Han character counts as much as a word of five letters, so a Chinese text full of English names is
     still Chinese. Han with a tenth of kana is Japanese. Latin text of 12 words or more is English when one in
     ten is an English function word; a shorter one is taken for English.
     """
