@@ -246,6 +246,8 @@ def _kept(chain: Chain, done: Done) -> str:
     if went_on and went_on < max(chain.acknowledged, default=0):
         return f"went on from step {went_on}, though {max(chain.acknowledged)} was durable"
     chain.acknowledged += [s for s in outcome.acknowledged(done.err) if s not in chain.acknowledged]
+    if strange := sorted({*chain.acknowledged} - {*chain.clean.states}):
+        return f"steps {strange} were saved, which the clean run has not got"
     for step in _expected(chain):
         if not (chain.run / f"checkpoint-{step}").is_dir():
             return f"checkpoint-{step} was durable and is gone"
