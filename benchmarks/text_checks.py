@@ -1,9 +1,9 @@
-"""How many rows a second the checks and steps on texts do, on one core: user CPU time, texts of ~100 characters.
+"""How many rows a second the checks and steps on texts do, on one core: CPU time, texts of ~100 characters.
 
     python benchmarks/text_checks.py [FILE.json …]
 
-Without files, texts are made: Chinese and English prose with and without personal data. A file is a JSON list of
-objects whose texts are cut into pieces of 100 characters.
+Without files, texts are made: Chinese and English prose with and without personal data. A file is a JSON
+list of objects, whose texts are cut into pieces of 100 characters.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ _SINGLE = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00
 _UNITS = re.compile(rf"[{_SINGLE}]|[^\W{_SINGLE}]+|#|…|\.\.\.")
 _FOREIGN = re.compile("[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
 _BULLET = re.compile(r"\s*(?:[-*•●▪‣·]|\d{1,3}[.)、])\s*\S")
-_LEAST = 50
+_LEAST, _MOST = 50, 100_000
 
 
 def scripts(text: str) -> dict[str, float]:
@@ -151,37 +151,49 @@ def _of_lines(name: str, lines: Sequence[str]) -> dict[str, float]:
 
 
 def _of_units(units: Sequence[str]) -> dict[str, float]:
-    total = sum(map(len, units))
+    """Figures of words and n-grams; of a longer text, those of its first 100 000 units."""
+    units = units[:_MOST]
+    lengths = list(map(len, units))
+    total = sum(lengths)
     han = sum(len(unit) == 1 and not unit.isascii() for unit in units) > len(units) / 2
     figures = {
         "hash_or_ellipsis_per_unit": sum(unit in ("#", "…", "...") for unit in units) / len(units),
         "units_without_letters": sum(not any(map(str.isalpha, unit)) for unit in units) / len(units),
     }
+    # One character for each distinct unit, so that an n-gram is a slice of a string.
+    codes = {unit: chr(0x10000 + n) for n, unit in enumerate(dict.fromkeys(units))}
+    coded = "".join(codes[unit] for unit in units)
     for n in (2, 3, 4):
-        gram, count = Counter(_grams(units, n)).most_common(1)[0]
-        figures[f"top_{n}_gram"] = count * sum(map(len, gram)) / total if count > 1 else 0.0
+        at, count = _most_common(coded, n)
+        figures[f"top_{n}_gram"] = count * sum(lengths[at : at + n]) / total if count > 1 else 0.0
     again = 1.0
     for n in range(5, 11):  # where no short one is repeated, no long one is
-        again = _duplicate(units, 2 * n if han else n) / total if again else 0.0
+        again = _duplicate(coded, lengths, 2 * n if han else n) / total if again else 0.0
         figures[f"duplicate_{n}_grams"] = again
     return figures
 
 
-def _grams(units: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return list(zip(*(units[start:] for start in range(n)), strict=False))
+def _most_common(coded: str, n: int) -> tuple[int, int]:
+    """Where the most frequent n-gram stands first, and how often it is there."""
+    gram, count = Counter(_grams(coded, n)).most_common(1)[0]
+    return coded.index(gram), count
 
 
-def _duplicate(units: Sequence[str], n: int) -> int:
+def _grams(coded: str, n: int) -> list[str]:
+    return [coded[at : at + n] for at in range(len(coded) - n + 1)]
+
+
+def _duplicate(coded: str, lengths: Sequence[int], n: int) -> int:
     """Characters in n-grams that stood there before, each character counted once."""
-    grams = _grams(units, n)
-    seen: set[tuple[str, ...]] = set()
+    grams = _grams(coded, n)
     if len(set(grams)) == len(grams):
         return 0
+    seen: set[str] = set()
     covered, until = 0, 0
-    for start, gram in enumerate(grams):
+    for at, gram in enumerate(grams):
         if gram in seen:
-            covered += sum(map(len, units[max(start, until) : start + n]))
-            until = start + n
+            covered += sum(lengths[max(at, until) : at + n])
+            until = at + n
         seen.add(gram)
     return covered
 

@@ -48,10 +48,9 @@ _Check = Callable[["re.Match[str]", str], bool]
 _WIDE = re.compile("[０-９Ａ-Ｚａ-ｚ＠．－＋]")
 _NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F) if _WIDE.match(chr(code))}
 _SEVEN_DIGITS = re.compile(r"[0-9](?:[ ().-]{0,2}[0-9]){6}")
-_DIGIT_RUN = re.compile(r"[+(]*[0-9]+")
-_START = re.compile(r"[+(0-9]")
-# Every shape of a secret has 11 such signs in a row, or is a URL or a private key.
-_SECRETIVE = re.compile(r"[A-Za-z0-9_-]{11}|://|-----")
+_DIGIT_RUN = re.compile(r"[0-9]+")
+# Every shape of a secret has 11 such signs in a row, a letter first, or is a URL or a private key.
+_SECRETIVE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{10}|://|-----")
 _NEW_CLAUSE = re.compile(r"[，。；！？;!?\n]|, ")
 _PAUSE = re.compile(r"[\s，。；！？,;!?]")
 _BEFORE = 24
@@ -95,7 +94,8 @@ def _patterns() -> _Patterns:
         (row["kind"], row["check"], _number(raw["number_left"], row["pattern"], raw["number_right"]))
         for row in raw["numbers"]
     )
-    said = re.compile(f"(?P<other>{raw['other_words']})|(?:{raw['phone_words']})", re.IGNORECASE)
+    # In lower case on both sides: without IGNORECASE, `re` skips alternatives by their first letter.
+    said = re.compile(f"(?P<other>{raw['other_words'].lower()})|(?:{raw['phone_words'].lower()})")
     bins: dict[int, tuple[tuple[str, str], ...]] = {}
     for span, *lengths in raw["bins"]:
         low, _, high = str(span).partition("-")
@@ -163,8 +163,7 @@ def _spans(text: str, kinds: Collection[str]) -> Iterator[tuple[str, int, int]]:
         yield from (("email", *m.span()) for m in one["email"].finditer(text) if not nobody.search(m.group()))
     if "passport" in kinds and ("护照" in text or "assport" in text or "ASSPORT" in text):
         yield from (("passport", *m.span("value")) for m in one["passport"].finditer(text))
-    if first := _SEVEN_DIGITS.search(text):
-        yield from (span for span in _numbers(text, max(0, first.start() - 6)) if span[0] in kinds)
+    yield from (span for span in _numbers(text) if span[0] in kinds)
     if "ip" in kinds:
         yield from _addresses_of_hosts(text)
     if "plate" in kinds:
@@ -174,10 +173,13 @@ def _spans(text: str, kinds: Collection[str]) -> Iterator[tuple[str, int, int]]:
         yield from _addresses(text)
 
 
-def _numbers(text: str, at: int) -> Iterator[tuple[str, int, int]]:
-    """Every number that stands alone, by the first kind that it fits."""
-    while begin := _START.search(text, at):
+def _numbers(text: str) -> Iterator[tuple[str, int, int]]:
+    """Every number of seven digits or more that stands alone, by the first kind that it fits."""
+    at = 0
+    while begin := _SEVEN_DIGITS.search(text, at):
         start = begin.start()
+        while start > at and text[start - 1] in "+(":
+            start -= 1
         for kind, check, pattern in _patterns().numbers:
             found = pattern.match(text, start)
             if found and _CHECKS[check](found, text[max(0, start - _BEFORE) : start]):
@@ -186,13 +188,13 @@ def _numbers(text: str, at: int) -> Iterator[tuple[str, int, int]]:
                 at = found.end()
                 break
         else:
-            run = _DIGIT_RUN.match(text, start)
-            at = run.end() if run and text[start].isdigit() else start + 1
+            run = _DIGIT_RUN.match(text, begin.start())
+            at = run.end() if run else begin.start() + 1
 
 
 def _called(before: str) -> str:
     """What the words before a number, in its own clause, say that it is: "phone", "other" or ""."""
-    words = list(_patterns().said.finditer(_NEW_CLAUSE.split(before)[-1]))
+    words = list(_patterns().said.finditer(_NEW_CLAUSE.split(before)[-1].lower()))
     return "" if not words else "other" if words[-1]["other"] else "phone"
 
 
