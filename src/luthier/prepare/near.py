@@ -5,9 +5,9 @@ each pair is then verified: Jaccard similarity of the two sets of character 5-gr
 differing number, name or negation (`veto`). What very many rows share (an instruction before each question)
 says nothing about likeness, so a pair must also be alike in what is left.
 
-One changed character costs up to 5 shingles, which is little in a long text and most of a short one. So the
-similarity asked for falls with length, as far as one change needs: (m - 5) / (m + 5) for m shingles, between
-0.5 and `threshold`; below `threshold` a changed word must be a mistyped one.
+One slip of the keyboard changes up to 6 shingles, which is little in a long text and most of a short one. So
+the similarity asked for falls with length, as far as one slip needs: (m - 6) / (m + 6) for m shingles, but
+from 0.4 to `threshold`; below `threshold` a changed word must be a mistyped one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from luthier.prepare import exact, shingles, veto
 from luthier.prepare.exact import Ref
 
 THRESHOLD = 0.8
-_LEAST = 0.5
+# Two characters swapped in the middle of a text change 6 shingles.
+_CHANGE = shingles.SIZE + 1
+# The change may fall on the few shingles that are not common, so less is asked of them.
+_LEAST, _LEAST_RARE = 0.4, 0.2
 _CACHED = 20_000
 
 
@@ -69,15 +72,15 @@ def pairs(
         if len(cache) > _CACHED:
             cache.clear()
         a, b = (cache.get(i) or cache.setdefault(i, shingles.shingles(normal[i])) for i in (first, second))
-        similarity = _similarity(a, b, frequent, threshold)
-        if similarity and veto.differs(texts[first], texts[second], similarity < threshold) is None:
+        similarity, short = _similarity(a, b, frequent, threshold)
+        if similarity and veto.differs(texts[first], texts[second], short) is None:
             found.append(Pair(first, second, similarity))
     return found
 
 
-def needed(count: int, threshold: float = THRESHOLD) -> float:
+def needed(count: int, threshold: float = THRESHOLD, least: float = _LEAST) -> float:
     """The similarity that two texts need to be near-duplicates when the smaller has `count` shingles."""
-    return min(threshold, max(_LEAST, (count - shingles.SIZE) / (count + shingles.SIZE)))
+    return min(threshold, max(least, (count - _CHANGE) / (count + _CHANGE)))
 
 
 def clusters(
@@ -147,20 +150,26 @@ def _stars(count: int, found: Sequence[Pair]) -> list[tuple[int, list[tuple[int,
     return stars
 
 
-def _similarity(a: frozenset[str], b: frozenset[str], frequent: frozenset[str], threshold: float) -> float:
-    """Jaccard similarity of two sets, or 0.0 where it is less than needed, with or without `frequent`."""
-    value = _jaccard(a, b, threshold)
-    if value and frequent:
-        a, b = a - frequent, b - frequent
-        if (a or b) and not _jaccard(a, b, threshold):
-            return 0.0
-    return value
+def _similarity(
+    a: frozenset[str], b: frozenset[str], frequent: frozenset[str], threshold: float
+) -> tuple[float, bool]:
+    """Jaccard similarity of two sets, or 0.0 where it is less than needed, with or without `frequent`.
+
+    The second value tells whether it, or that without `frequent`, is below the threshold.
+    """
+    value = _jaccard(a, b, threshold, _LEAST)
+    if not value or not frequent:
+        return value, value < threshold
+    a, b = a - frequent, b - frequent
+    rest = _jaccard(a, b, threshold, _LEAST_RARE) if a or b else 1.0
+    return (value, min(value, rest) < threshold) if rest else (0.0, True)
 
 
-def _jaccard(a: frozenset[str], b: frozenset[str], threshold: float) -> float:
-    least = needed(min(len(a), len(b)), threshold)
-    if min(len(a), len(b)) < least * max(len(a), len(b)):
+def _jaccard(a: frozenset[str], b: frozenset[str], threshold: float, least: float) -> float:
+    smaller, larger = sorted((len(a), len(b)))
+    asked = needed(smaller, threshold, least)
+    if smaller < asked * larger:
         return 0.0
     shared = len(a & b)
-    value = shared / (len(a) + len(b) - shared)
-    return value if value >= least else 0.0
+    value = shared / (smaller + larger - shared)
+    return value if value >= asked else 0.0

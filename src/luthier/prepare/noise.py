@@ -149,7 +149,7 @@ def out_of_fold(texts: Sequence[str], given: Counts, seed: int = 42) -> Array:
 
 
 def _noise(own: Array, given: Counts, classes: int) -> tuple[Array, float]:
-    """The share of noise in each label, and the mean log-likelihood of the labels, by expectation maximisation.
+    """The share of noise in each label and the mean log-likelihood, by expectation maximisation.
 
     own: probability of the label given. The mixture is (1 - rate) * own + rate * target[given]; the rate (at
     least 2 %) and the target (smoothed by three rows a class) are fitted. The target is not the same for all
@@ -160,8 +160,8 @@ def _noise(own: Array, given: Counts, classes: int) -> tuple[Array, float]:
         noise = rate * target[given]
         share: Array = noise / ((1 - rate) * own + noise)
         rate = max(LEAST_RATE, float(share.mean()))
-        target = np.bincount(given, weights=share, minlength=classes) + 3
-        target /= target.sum()
+        drawn = np.bincount(given, weights=share, minlength=classes) + 3
+        target = drawn / drawn.sum()
     return share, float(np.log((1 - rate) * own + rate * target[given]).mean())
 
 

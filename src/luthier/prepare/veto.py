@@ -19,6 +19,7 @@ _HAN = "\u3400-\u9fff"
 # something, English number words. A lone 一 or "one" is mostly a pronoun or an article.
 _NUMBER = re.compile(
     r"[a-z0-9]*[0-9][a-z0-9]*(?:[.,:/-][0-9]+)*"
+    r"|(?:周|星期|礼拜)[一二三四五六日天]"
     r"|第[一二三四五六七八九十百千万零两〇]+"
     r"|[一二三四五六七八九十百千万亿零两〇]{2,}"
     r"|[一二三四五六七八九十两](?=[年月日号章节集期届季点元块岁周倍])"
@@ -27,14 +28,14 @@ _NUMBER = re.compile(
 _TOKEN = re.compile(rf"[^\W{_HAN}]+(?:['’][a-z]+)?|[{_HAN}]", re.IGNORECASE)
 _START = re.compile(r"(?:^|[.!?:;\n\"“”。！？：；(])\s*$")
 _TITLE = re.compile(r"《([^《》]+)》")
-_NEGATIONS = frozenset("不 没 未 非 无 勿 别 not no never without cannot none nor neither nothing".split())
+_NEGATIONS = frozenset("不 没 未 非 无 not no never without cannot none nor neither nothing".split())
 _OPPOSITES = frozenset(
     frozenset(pair)
     for pair in "男女 涨跌 升降 增减 买卖 开关 上下 左右 大小 多少 高低 输赢 胜负 进出 前后".split()
 )
 _CONTEXT, _WINDOW = 6, 120
 # In a short text a changed word is a changed meaning, unless it is the same word mistyped.
-_MISTYPED, _WORDS_ADDED = 0.7, 2
+_MISTYPED, _FEW, _ADDED = 0.7, 3, 0.1
 
 
 def numbers(text: str) -> str:
@@ -46,40 +47,54 @@ def differs(a: str, b: str, short: bool = False) -> str | None:
     """What tells two texts apart: "number", "negation", "title", "name", "word"; None if nothing does.
 
     a, b: the texts as written (capitals tell English names). short: a single word weighs much in them, so
-    another word is a difference too, except a mistyped one and one or two words more.
+    another word is a difference too, except a mistyped one or a few letters more ("the", "new").
     Raises MissingPackage without jieba when Chinese characters differ, because only a dictionary knows names.
     """
     if numbers(a.casefold()) != numbers(b.casefold()):
         return "number"
     mine, theirs = _changed(a, b)
-    changed = {word for word in mine | theirs if not any(c.isdigit() for c in word)}
+    changed = {*mine, *theirs}
+    if not changed:
+        return None
     if any(word in _NEGATIONS or word.endswith(("n't", "n’t")) for word in changed) or changed in _OPPOSITES:
         return "negation"
-    if set(_TITLE.findall(a)) != set(_TITLE.findall(b)):
+    if _titles(a) != _titles(b):
         return "title"
+    if _mistyped("".join(mine), "".join(theirs)):
+        return None
     if changed & (_capitalised(a) | _capitalised(b)):
         return "name"
-    if short and _other_word(mine & changed, theirs & changed):
+    if short and ((mine and theirs) or _long("".join(mine + theirs), min(len(a), len(b)))):
         return "word"
     if any("\u3400" <= word <= "\u9fff" for word in changed) and _other_chinese_name(a, b):
         return "name"
     return None
 
 
-def _changed(a: str, b: str) -> tuple[set[str], set[str]]:
-    """Words (Chinese: characters), case folded, that one text has more often than the other."""
-    mine, theirs = (Counter(_TOKEN.findall(text.casefold())) for text in (a, b))
-    return set(mine - theirs), set(theirs - mine)
+def _changed(a: str, b: str) -> tuple[list[str], list[str]]:
+    """Words (Chinese: characters) without digits, case folded, that a text has more often than the other."""
+    words = [
+        [word for word in _TOKEN.findall(text.casefold()) if not any(c.isdigit() for c in word)]
+        for text in (a, b)
+    ]
+    counts = [Counter(found) for found in words]
+    return list((counts[0] - counts[1]).elements()), list((counts[1] - counts[0]).elements())
 
 
-def _other_word(mine: set[str], theirs: set[str]) -> bool:
-    if not mine or not theirs:
-        return len(mine | theirs) > _WORDS_ADDED
-    if len(mine) > 1 or len(theirs) > 1:
-        return True
-    (one,), (other,) = mine, theirs
-    chinese = len(one) == len(other) == 1
-    return not chinese and SequenceMatcher(None, one, other, autojunk=False).ratio() < _MISTYPED
+def _mistyped(one: str, other: str) -> bool:
+    """A slip of the keyboard: one Chinese character, or nearly the same word (or two without their blank)."""
+    if max(len(one), len(other)) <= 1:
+        return any("\u3400" <= c <= "\u9fff" for c in one + other)
+    return SequenceMatcher(None, one, other, autojunk=False).ratio() >= _MISTYPED
+
+
+def _long(added: str, length: int) -> bool:
+    return len(added) > max(_FEW, _ADDED * length)
+
+
+def _titles(text: str) -> list[str]:
+    """《Titles》, each as its characters in alphabetical order, so that swapping two makes no difference."""
+    return sorted("".join(sorted(title)) for title in _TITLE.findall(text))
 
 
 def _capitalised(text: str) -> set[str]:
