@@ -211,6 +211,7 @@ NEGATIVE = [
     # secrets that are none
     "sk-learn is scikit-learn",
     "hf_hub_download(repo)",
+    "ftp://username:password@ftp.corp.com",
     "https://docs.python.org/3/library/re.html",
     "-----",
 ]

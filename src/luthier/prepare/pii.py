@@ -87,7 +87,14 @@ def _patterns() -> _Patterns:
     }
     one |= {
         name: re.compile(raw[name], re.VERBOSE | re.IGNORECASE)
-        for name in ("email_nobody", "ipv4_words", "version_words", "phone_said", "ssn_words")
+        for name in (
+            "email_nobody",
+            "secret_nobody",
+            "ipv4_words",
+            "version_words",
+            "phone_said",
+            "ssn_words",
+        )
     }
     one |= {name: re.compile(raw[name]) for name in ("address_zh_place", "address_zh_start")}
     numbers = tuple(
@@ -157,7 +164,8 @@ def _spans(text: str, kinds: Collection[str]) -> Iterator[tuple[str, int, int]]:
     one = _patterns().one
     if "secret" in kinds and _SECRETIVE.search(text):
         for shape in SHAPES.values():
-            yield from (("secret", *found.span()) for found in shape.finditer(text))
+            found = (m for m in shape.finditer(text) if not one["secret_nobody"].search(m.group()))
+            yield from (("secret", *m.span()) for m in found)
     if "email" in kinds and "@" in text:
         nobody = one["email_nobody"]
         yield from (("email", *m.span()) for m in one["email"].finditer(text) if not nobody.search(m.group()))
