@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from bad_files import encodings, jsons, sheets
+from bad_files import columnar, encodings, jsons, packs, sheets, sizes
 from bad_files.case import Case
 
 KINDS: dict[str, dict[str, Case]] = {
     "encoding": encodings.CASES,
     "json": jsons.CASES,
     "sheet": sheets.CASES,
+    "columns": columnar.CASES,
+    "packed": packs.CASES,
+    "size": sizes.CASES,
 }
 CASES: dict[str, Case] = {
     f"{kind}: {name}": case for kind, cases in KINDS.items() for name, case in cases.items()

@@ -35,7 +35,7 @@ def refused(path: Path) -> str:
         ("a.jsonl.gz", gzip.compress(gzip.compress(ROWS)), "holds, once unpacked, packed with gzip"),
         ("a.json.gz", gzip.compress(b"PK\x05\x06"), "holds, once unpacked, a zip archive"),
         ("a.csv", b"PAR1rest", "is a Parquet file -> name it .parquet"),
-        ("a.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an old Office file, or one with a password -> save"),
+        ("a.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office file, or one with a password -> save"),
         ("a.parquet", b"PK\x03\x04", "is a zip archive"),
         ("a.json", b"\x80\x04cos\nsystem\n", "is a pickle"),
         ("a.json", b"%PDF-1.7", "is a PDF"),

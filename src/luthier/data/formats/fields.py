@@ -107,10 +107,13 @@ def missing(name: str, data: Mapping[str, Any]) -> str:
     """The reason of a missing field, with the field that was probably meant."""
     names = [str(key)[:LONGEST_NAME] for key in islice(data, MOST_NAMES)]
     near = difflib.get_close_matches(name, names, 1, 0.6)
-    if near:
-        return f'missing; did you mean "{near[0]}"?'
-    more = f", … ({len(data):,} in all)" if len(data) > SHOWN_NAMES else ""
-    return f"missing; the row has {', '.join(names[:SHOWN_NAMES]) or 'no fields'}{more}"
+    return f'missing; did you mean "{near[0]}"?' if near else f"missing; the row has {shown_names(data)}"
+
+
+def shown_names(data: Mapping[str, Any]) -> str:
+    """The names of a row's fields, for a message."""
+    names = ", ".join(str(key)[:LONGEST_NAME] for key in islice(data, SHOWN_NAMES))
+    return names + (f", … ({len(data):,} in all)" if len(data) > SHOWN_NAMES else "") or "no fields"
 
 
 def parse_json(text: str, where: str) -> Any:

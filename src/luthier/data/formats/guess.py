@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
+from luthier.data.formats.fields import MOST_NAMES, RowProblem, parse_json, shown_names
 from luthier.data.spec import COLUMNS, INFO, OPENAI_TAGS, TAG_ROLES, TAGS, DatasetSpec
 from luthier.errors import DataError
 from luthier.types import BadRow, Row
@@ -30,6 +32,7 @@ ANSWERS = (
     *("output", "response", "answer", "completion", "target", "reply", "回答", "答案", "答", "回复", "输出"),
     *("label", "category", "class", "intent", "标签", "类别", "分类", "意图"),
 )
+LOOK_AT = 100  # messages of a row
 LONGEST_COLUMN = 64  # characters of a name
 SENTENCE_ENDS = ("。", "！", "？", "；", "…", ".", "!", "?")
 QUERIES = ("input", "context", "输入", "上下文")
@@ -59,7 +62,7 @@ def guess(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Names, Names, str]:
     """
     seen: dict[str, Any] = {}
     for row in rows:
-        for key, value in row.items():
+        for key, value in islice(row.items(), MOST_NAMES):
             if seen.get(key) in (None, "", []):
                 seen[key] = value
     columns: Names = dict.fromkeys(COLUMNS)
@@ -117,7 +120,7 @@ def _as_fields(
         _refuse_data([prompt, answer], rows)
     if prompt is None or (answer is None and columns["chosen"] is None):
         raise DataError(
-            f"the rows' format cannot be told from their columns ({', '.join(seen) or 'none'})"
+            f"the rows' format cannot be told from their columns ({shown_names(seen)})"
             ' -> name them in dataset_info.json, e.g. "columns": {"prompt": "...", "response": "..."},'
             " or call them instruction and output"
         )
@@ -159,18 +162,16 @@ def _is_conversation(value: Any) -> bool:
 
 def _messages(rows: Iterable[Mapping[str, Any]], column: str) -> list[Mapping[str, Any]]:
     """All messages of a column, from lists or JSON text; what is neither, the reader will reject."""
-    import json
-
     found: list[Mapping[str, Any]] = []
     for row in rows:
         value = row.get(column)
         if isinstance(value, str) and _is_conversation(value):
             try:
-                value = json.loads(value, strict=False)
-            except json.JSONDecodeError:
+                value = parse_json(value, column)
+            except RowProblem:
                 continue
         if isinstance(value, list):
-            found += [message for message in value if isinstance(message, Mapping)]
+            found += [message for message in value[:LOOK_AT] if isinstance(message, Mapping)]
     return found
 
 
@@ -201,8 +202,10 @@ def settle(spec: DatasetSpec, rows: Iterable[Row | BadRow], stage: str | None = 
 
 def _unread_columns(spec: DatasetSpec, data: Sequence[Mapping[str, Any]]) -> list[str]:
     """Notes on columns that the rows have and the spec leaves out, and on names that the rows do not have."""
-    present = {key for row in data for key, value in row.items() if value not in (None, "", [])}
-    every = {key for row in data for key in row}
+    present = {
+        key for row in data for key, value in islice(row.items(), MOST_NAMES) if value not in (None, "", [])
+    }
+    every = {key for row in data for key in islice(row, MOST_NAMES)}
     used = {name for name in spec.columns.values() if name}
     plain = spec.formatting == "alpaca" and not spec.ranking
     notes = []

@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from luthier.data.formats.fields import Fields, RowProblem, missing, parse_json
+from luthier.data.formats.fields import LONGEST_NAME, Fields, RowProblem, missing, parse_json
 from luthier.data.sources import kind
 from luthier.data.spec import TAG_ROLES
 from luthier.types import Message, Role, ToolCall
 
 WEIGHT_KEYS = ("weight", "loss", "train")  # OpenAI's fine-tuning files; others' names for the same
+MOST = 100_000  # messages of a row, more than any model reads
 THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
 
 
@@ -37,6 +38,10 @@ def read_messages(
         raise RowProblem(where, f"is {kind(messages)}, not a list of messages")
     if not messages:
         raise RowProblem(where, "empty: no messages")
+    if len(messages) > MOST:
+        raise RowProblem(
+            where, f"{len(messages):,} messages; a row may have {MOST:,} -> make several rows of it"
+        )
     accepted = roles(tags)
     return [
         _message(fields, message, f"{where}[{place}]", tags, accepted)
@@ -76,10 +81,11 @@ def _message(
 
 def _unknown_role(name: Any, tags: Mapping[str, str | None], accepted: Mapping[str, tuple[str, Role]]) -> str:
     names = [key for key, (tag, _) in accepted.items() if tags.get(tag) == key]
-    near = difflib.get_close_matches(str(name), names, 1, 0.6)
+    near = difflib.get_close_matches(str(name)[:LONGEST_NAME], names, 1, 0.6)
     unlisted = [tag for tag in TAG_ROLES if not tags.get(tag)]
+    shown = json.dumps(name, ensure_ascii=False, default=str)[:LONGEST_NAME]
     return (
-        f"unknown role {json.dumps(name, ensure_ascii=False, default=str)}; accepted: {', '.join(names)}"
+        f"unknown role {shown}; accepted: {', '.join(names)}"
         + (f'; did you mean "{near[0]}"?' if near else "")
         + (f'; "tags" of dataset_info.json leaves out {", ".join(unlisted)}' if unlisted else "")
     )
@@ -144,12 +150,8 @@ def _tool_call(call: Any, where: str) -> ToolCall:
     if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
         raise RowProblem(where, 'is not a call: {"name": ..., "arguments": ...}')
     arguments = call.get("arguments", {})
-    if isinstance(arguments, str):
-        try:
-            parsed = json.loads(arguments, strict=False)
-        except json.JSONDecodeError:
-            parsed = None  # not JSON: the text itself is what the assistant wrote
-        arguments = parsed if isinstance(parsed, dict) else arguments
+    if isinstance(arguments, str) and arguments.lstrip().startswith("{"):
+        arguments = parse_json(arguments, f"{where}.arguments")  # any other text is what the assistant wrote
     return ToolCall(call["name"], {} if arguments is None else arguments)
 
 

@@ -23,7 +23,8 @@ from luthier.errors import DataError
 
 SAMPLE = 64 << 20  # bytes looked at before the encoding is decided
 CHUNK = 1 << 20  # bytes decoded at a time
-LONGEST = 256 << 20  # characters of a line or row; one that has not ended by then never will
+LONGEST = 64 << 20  # characters of a line or row; one that has not ended by then never will
+MOST_SPACE = 16 << 20  # bytes of white space in a row; a file of more is no data, but takes as long to read
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark begins with UTF-16's
@@ -68,13 +69,16 @@ def seekable(path: Path, stack: ExitStack) -> IO[bytes]:
 def blocks(path: Path, size: int = CHUNK) -> Iterator[bytes]:
     """The file's (unpacked) bytes, `size` at a time. Raises DataError when it cannot be read, or unpacks to
     far more than a data file does."""
-    done = 0
+    done = space = 0
     try:
         check = packed.growth(path)
         with open_bytes(path) as file:
             while block := file.read(size):
                 done += len(block)
                 check(done)
+                space = space + len(block) if block.isspace() else 0
+                if space > MOST_SPACE:
+                    raise DataError(f"{path}: holds {space >> 20} MB of white space in a row -> leave it out")
                 yield block
     except EOFError as error:
         raise DataError(

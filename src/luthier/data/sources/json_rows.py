@@ -23,6 +23,7 @@ from luthier.types import BadRow
 SKIP = re.compile(r"[\s,\ufeff]*")
 SPACE = re.compile(r"[\s\ufeff]*")
 PADDING = re.compile(r"[\s\ufeff\0;]*")  # what may follow the end
+PIECE, TRIM = 1 << 12, 1 << 16  # characters
 MOST_SHAPES = 16  # sets of keys that rows have had
 NEXT_ROW = re.compile(r",\s*(?=\{)")
 MESSAGE_KEYS = ({"role", "content"}, {"from", "value"})
@@ -96,6 +97,13 @@ class Window:
             if self.at < len(self.text) or not self.fill():
                 return
 
+    def trim(self) -> None:
+        """Drop what was read: the line of an error is counted from the beginning of `text`."""
+        if self.at > TRIM:
+            self.line += self.text.count("\n", 0, self.at)
+            self.done += self.at
+            self.text, self.at = self.text[self.at :], 0
+
     def offset(self) -> int:
         """The position in the file's text of what is not read yet."""
         return self.done + self.at
@@ -116,6 +124,7 @@ def _array(window: Window) -> Iterator[Item]:
             return
         if window.text[window.at] == "]":
             break
+        window.trim()
         number, at = number + 1, window.offset()
         value = _element(window, "array")
         if window.offset() > at:
@@ -178,6 +187,8 @@ def _resynchronise(window: Window, shapes: set[frozenset[str]]) -> bool:
                 return False
             continue
         position = found.end()
+        if _hopeless(window, position):
+            continue
         try:
             value, _ = window.decode(window.text, position)
         except json.JSONDecodeError as error:
@@ -188,6 +199,17 @@ def _resynchronise(window: Window, shapes: set[frozenset[str]]) -> bool:
         if _like_a_row(value.data if isinstance(value, BadRow) else value, shapes):
             window.at = position
             return True
+
+
+def _hopeless(window: Window, position: int) -> bool:
+    """Whether what begins here is broken within a few characters: an error costs as much as the text before
+    it is long (its line is counted), and there may be one at every comma."""
+    piece = window.text[position : position + PIECE]
+    try:
+        window.decode(piece)
+    except json.JSONDecodeError as error:
+        return not error.msg.startswith("Unterminated") and error.pos < len(piece) - 16
+    return False
 
 
 def _like_a_row(value: Any, shapes: set[frozenset[str]]) -> bool:

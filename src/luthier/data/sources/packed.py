@@ -61,7 +61,7 @@ EXPECTED = {
     ".feather": "an Arrow file",
 }
 # A gzip file of text unpacks to 3 to 50 times its size, and to 1,000 times when it is made to.
-RATIO, HARMLESS = 250, 1 << 30
+RATIO, HARMLESS = 250, 256 << 20
 # Bytes of a workbook's parts: sheets and texts, and all others, which are read whole.
 LARGEST_SHEET, LARGEST_PART, MOST_PARTS = 256 << 20, 16 << 20, 10_000
 SHEET_RATIO, SHEET_HARMLESS = 250, 16 << 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def read_csv(path: Path, notes: list[str] | None = None) -> Iterator[Item]:
 
 
 def _delimiter(path: Path, header: str) -> str:
-    """The likeliest delimiter of a header line (counted outside quotes). Raises DataError for what is none."""
+    """The likeliest delimiter of a header line outside of quotes. Raises DataError for what is no CSV."""
     if header.lstrip().startswith(("{", "[")):
         raise DataError(
             f"{path}: line 1: this is JSON -> name the file .json, or .jsonl for an object a line"
@@ -96,7 +97,7 @@ def header_names(path: Path, cells: Sequence[Any]) -> list[str]:
     names = ["" if cell is None else str(cell).strip(SPACE) for cell in cells]
     while names and not names[-1]:
         names.pop()  # spreadsheets keep empty columns at the right
-    double = sorted({name for name in names if name and names.count(name) > 1})
+    double = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if double:
         raise DataError(f"{path}: the header names a column twice: {', '.join(double)} -> rename one of them")
     return [name or f"column_{place}" for place, name in enumerate(names, 1)]
