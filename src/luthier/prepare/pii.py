@@ -167,8 +167,7 @@ def _spans(text: str, kinds: Collection[str]) -> Iterator[tuple[str, int, int]]:
             found = (m for m in shape.finditer(text) if not one["secret_nobody"].search(m.group()))
             yield from (("secret", *m.span()) for m in found)
     if "email" in kinds and "@" in text:
-        nobody = one["email_nobody"]
-        yield from (("email", *m.span()) for m in one["email"].finditer(text) if not nobody.search(m.group()))
+        yield from (("email", *m.span()) for m in one["email"].finditer(text) if _somebodys(text, m))
     if "passport" in kinds and ("护照" in text or "assport" in text or "ASSPORT" in text):
         yield from (("passport", *m.span("value")) for m in one["passport"].finditer(text))
     yield from (span for span in _numbers(text) if span[0] in kinds)
@@ -179,6 +178,12 @@ def _spans(text: str, kinds: Collection[str]) -> Iterator[tuple[str, int, int]]:
         yield from (("plate", *m.span()) for m in plates if sum(c.isdigit() for c in m["serial"]) >= 3)
     if "address" in kinds:
         yield from _addresses(text)
+
+
+def _somebodys(text: str, email: re.Match[str]) -> bool:
+    """No reserved name, service or file, and no password before the host of a URL (ftp://user:password@host)."""
+    before = text[max(0, email.start() - 64) : email.start()].split(" ")[-1]
+    return "://" not in before and _patterns().one["email_nobody"].search(email.group()) is None
 
 
 def _numbers(text: str) -> Iterator[tuple[str, int, int]]:
