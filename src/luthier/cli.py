@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 def _open_streams() -> None:
     """Give a process without the three standard streams empty ones: the next file that it opens would take
     their numbers, and get what libraries print. Letters that stdout cannot express are printed as escapes."""
+    import contextlib
     import os
 
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
@@ -80,7 +81,8 @@ def _open_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        with contextlib.suppress(OSError):  # what it leads to was exchanged since Python opened it
+            sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _guarded(verb: str, words: list[str]) -> int:
