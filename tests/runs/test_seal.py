@@ -121,6 +121,13 @@ def test_damaged_log_lines_are_named_and_kept_beside(tmp_path: Path) -> None:
     assert (run / "trainer_log.damaged-1.jsonl").read_bytes().startswith(before)
 
 
+def test_what_a_killed_process_logged_after_its_last_step_is_logged_once(tmp_path: Path) -> None:
+    run = sealed(tmp_path)
+    log.append(run, {"current_steps": 2, "eval_loss": 1.5})
+    log.trim(run, 2, lines=2)
+    assert [record["loss"] for record in log.read(run)] == [2.5, 2.25]
+
+
 def test_a_log_line_is_plain_json_with_its_checksum() -> None:
     line = log.encode({"current_steps": 1, "loss": 2.5})
     assert line == b'{"current_steps": 1, "loss": 2.5, "crc32": "a9f74847"}\n'

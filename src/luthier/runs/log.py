@@ -26,11 +26,16 @@ _LINE = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """records: of the sound lines · damaged: numbers of the others, from 1 · rest: of an unfinished line."""
+    """lines: number (from 1) -> record of each sound line · damaged: numbers of the others · rest: of an
+    unfinished line."""
 
-    records: list[dict[str, Any]]
+    lines: dict[int, dict[str, Any]]
     damaged: list[int]
     rest: bytes
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [*self.lines.values()]
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
@@ -58,14 +63,14 @@ def look(folder: Path) -> Log:
     """Everything in the log, sound or not; an empty one when there is none."""
     file = folder / NAME
     *lines, rest = file.read_bytes().split(b"\n") if file.is_file() else [b""]
-    records, damaged = [], []
+    sound, damaged = {}, []
     for number, line in enumerate(lines, 1):
         record = _decode(line)
         if record is None:
             damaged.append(number)
         else:
-            records.append(record)
-    return Log(records, damaged, rest)
+            sound[number] = record
+    return Log(sound, damaged, rest)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -87,16 +92,21 @@ def damage(folder: Path) -> list[str]:
     return [f"{_places(folder, found)}: damaged and left out; the log as it is will be kept beside"]
 
 
-def trim(folder: Path, step: int) -> None:
+def trim(folder: Path, step: int, lines: int | None = None) -> None:
     """Forget what was logged after `step`, so that continuing from there writes every step once.
 
+    lines: how many the checkpoint knows of; what a killed process wrote after its last step goes, too.
     Damaged lines are left out too; the file as it was is then kept as trainer_log.damaged-N.jsonl.
     """
     found = look(folder)
     if found.damaged:
         names = (folder / f"trainer_log.damaged-{n}.jsonl" for n in itertools.count(1))
         atomic.write_bytes(next(name for name in names if not name.exists()), (folder / NAME).read_bytes())
-    kept = [record for record in found.records if record.get("current_steps", 0) <= step]
+    kept = [
+        record
+        for number, record in found.lines.items()
+        if record.get("current_steps", 0) <= step and (lines is None or number <= lines)
+    ]
     atomic.write_bytes(folder / NAME, b"".join(encode(record) for record in kept))
 
 

@@ -33,7 +33,8 @@ class Run:
     """An open run directory; writable only when it came from `create` or `join`.
 
     As a context manager it records how the work ended: complete, interrupted (Ctrl-C) or failed.
-    resume_from: the whole checkpoint to continue from, or None · notes: what to tell the user aloud.
+    resume_from: the whole checkpoint to continue from, or None · lines: how many of the log it knows of,
+    None for all · notes: what to tell the user aloud.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,6 +48,7 @@ class Run:
         # the first line is logged; until then: its marker, and the step after which its log is forgotten.
         self._before: dict[str, Any] | None = None
         self._trim: int | None = None
+        self.lines: int | None = None
         self._made_of: dict[str, Any] | None = None
 
     # --- opening ---------------------------------------------------------------------------------------
@@ -221,7 +223,7 @@ class Run:
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Add one line to trainer_log.jsonl, visible to readers at once."""
         if self._trim is not None:
-            log.trim(self.path, self._trim)
+            log.trim(self.path, self._trim, self.lines)
             self._trim = None
         log.append(self.path, record)
 

@@ -116,6 +116,7 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
     if run.resume_from is not None:
         made_session.progress = observe.restore(run.resume_from)
         made_session.saved = made_session.progress.global_step
+        run.lines = len(made_session.progress.log_history)
         made_session.size = footprint.of_checkpoint(run.resume_from, observe.STATE)
         job.budget = _budget_of(made, made_session.progress) or job.budget
         if made_session.saved < made_session.total:  # else only the result is still to be written
