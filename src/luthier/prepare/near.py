@@ -15,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from luthier.prepare import exact, shingles, veto
 from luthier.prepare.exact import Ref
 
@@ -63,7 +66,11 @@ def pairs(
     normal = [exact.normalise(text) for text in texts]
     frequent = shingles.common(normal)
     numbers = [veto.numbers(text) for text in normal]
-    proposed = shingles.candidates(normal, frequent, numbers)
+
+    def asked(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        return np.clip((counts - _CHANGE) / (counts + _CHANGE), _LEAST_RARE, threshold)
+
+    proposed = shingles.candidates(normal, frequent, numbers, asked)
     cache: dict[int, frozenset[str]] = {}
     found = []
     for first, second in proposed.tolist():

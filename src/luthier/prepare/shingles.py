@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ _BATCH_CHARACTERS = 2_000_000
 _COMMON_ROWS, _COMMON_SHARE, _SAMPLE, _SAMPLE_CHARACTERS = 25, 0.01, 10_000, 4_000
 # In a bucket of more rows than this only neighbours and the first row are compared.
 _WINDOW = 8
+_PAIRS = 200_000
 
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
@@ -52,35 +53,65 @@ def common(texts: Sequence[str]) -> frozenset[str]:
     return frozenset(shingle for shingle, count in counts.items() if count > limit)
 
 
-def candidates(texts: Sequence[str], frequent: frozenset[str], groups: Sequence[str]) -> Places:
-    """Pairs of rows [n, 2], first < second, that probably share many shingles besides the `frequent` ones.
+def candidates(
+    texts: Sequence[str],
+    frequent: frozenset[str],
+    groups: Sequence[str],
+    asked: Callable[[Places], npt.NDArray[np.float64]],
+) -> Places:
+    """Pairs of rows [n, 2], first < second, that probably share enough shingles besides the `frequent` ones.
 
     texts are compared as they stand (normalise them before). groups: only rows with the same word in `groups`
-    can be a pair. In a bucket of many rows the first row is compared with all others, so put the rows that
-    matter most first. Memory: 260 bytes a row. Raises MissingPackage without rensa.
+    can be a pair. asked: the similarity that a pair needs, from its smaller number of shingles; pairs that by
+    their signatures have less (by three standard deviations of the estimate) are left out. In a bucket of
+    many rows the first row is compared with all others, so put the rows that matter most first.
+    Memory: 500 bytes a row. Raises MissingPackage without rensa.
     """
-    keys = _band_keys(texts, frequent, groups)
-    found = [_same_key(keys[band]) for band in range(_BANDS)]
-    codes = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
-    return np.stack(np.divmod(codes, max(1, len(texts))), axis=1)
+    keys, signatures, counts = _index(texts, frequent, groups)
+    found = np.empty(0, np.int64)
+    for band in range(_BANDS):
+        lists = _same_key(keys[band])
+        parts = (part for codes in lists for part in np.array_split(codes, len(codes) // _PAIRS + 1))
+        found = np.unique(np.concatenate([found, *(_probable(p, signatures, counts, asked) for p in parts)]))
+    return np.stack(np.divmod(found, max(1, len(texts))), axis=1)
 
 
-def _band_keys(
+def _index(
     texts: Sequence[str], frequent: frozenset[str], groups: Sequence[str]
-) -> npt.NDArray[np.uint32]:
-    """For each band (rows of the result) and each text, a number that is equal where the band is equal."""
-    signatures = _rensa().digest_matrix_from_flat_token_hashes
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8], Places]:
+    """Of each text: a number per band [bands, n], its signature as bytes [n, values], its shingles [n]."""
+    digest = _rensa().digest_matrix_from_flat_token_hashes
     known = np.unique(_hashes(list(frequent))[0]) if frequent else np.empty(0, np.uint64)
     keys = np.empty((_BANDS, len(texts)), np.uint32)
+    signatures = np.empty((len(texts), _BANDS * _WIDTH), np.uint8)
+    counts = np.empty(len(texts), np.int64)
     mix = _MULTIPLIERS[:_WIDTH]
     for start, batch in _batches(texts):
+        here = slice(start, start + len(batch))
         flat, offsets = _informative(*_hashes(batch), known)
-        rows = signatures(flat, offsets.astype(np.uint64), _BANDS * _WIDTH, _SEED).to_rows()
-        bands = np.array(rows, np.uint64).reshape(len(batch), _BANDS, _WIDTH)
-        word = np.array([zlib.crc32(g.encode()) for g in groups[start : start + len(batch)]], np.uint64)
-        mixed = (bands * mix).sum(axis=2, dtype=np.uint64) + (word * mix[0])[:, None]
-        keys[:, start : start + len(batch)] = (_scramble(mixed) >> np.uint64(32)).T
-    return keys
+        values = np.array(
+            digest(flat, offsets.astype(np.uint64), _BANDS * _WIDTH, _SEED).to_rows(), np.uint64
+        )
+        word = np.array([zlib.crc32(group.encode()) for group in groups[here]], np.uint64)
+        bands = (values.reshape(len(batch), _BANDS, _WIDTH) * mix).sum(axis=2, dtype=np.uint64)
+        keys[:, here] = (_scramble(bands + (word * mix[0])[:, None]) >> np.uint64(32)).T
+        signatures[here] = values & np.uint64(255)
+        counts[here] = np.diff(offsets)
+    return keys, signatures, counts
+
+
+def _probable(
+    codes: Places,
+    signatures: npt.NDArray[np.uint8],
+    counts: Places,
+    asked: Callable[[Places], npt.NDArray[np.float64]],
+) -> Places:
+    """The pairs first * n + second whose signatures agree enough (b-bit MinHash, Li and König, 2010)."""
+    first, second = np.divmod(codes, len(counts))
+    agree = (signatures[first] == signatures[second]).mean(axis=1)
+    need = asked(np.minimum(counts[first], counts[second]))
+    enough: npt.NDArray[np.bool_] = agree >= need - 3 * np.sqrt(need * (1 - need) / signatures.shape[1])
+    return codes[enough]
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
@@ -133,21 +164,18 @@ def _scramble(values: Hashes) -> Hashes:
     return values ^ (values >> np.uint64(31))
 
 
-def _same_key(keys: npt.NDArray[np.uint32]) -> Places:
-    """Pairs of rows with an equal key, each as first * n + second."""
+def _same_key(keys: npt.NDArray[np.uint32]) -> Iterator[Places]:
+    """Pairs of rows with an equal key, each as first * n + second, in several lists."""
     count = len(keys)
     order = np.argsort(keys, kind="stable")
     sorted_keys = keys[order]
     heads = np.flatnonzero(np.concatenate(([True], sorted_keys[1:] != sorted_keys[:-1])))
     head = np.repeat(heads, np.diff(np.concatenate((heads, [count]))))
     later = np.flatnonzero(head != np.arange(count))
-    found = [order[head[later]] * count + order[later]]
+    yield order[head[later]] * count + order[later]
     for distance in range(1, _WINDOW):
         later = later[later - distance > head[later]]
-        if not len(later):
-            break
-        found.append(order[later - distance] * count + order[later])
-    return np.unique(np.concatenate(found))
+        yield order[later - distance] * count + order[later]
 
 
 def _rensa() -> Any:
