@@ -1,7 +1,9 @@
 """A server that has everything imported and forks: a `luthier` process in milliseconds instead of seconds.
 
-    python -m faults.zygote FD     FD: a SOCK_SEQPACKET socket; each message is one request as JSON, with three
-                            descriptors: standard output, standard error, and where to report the end
+    python -m faults.zygote FD
+
+FD is a SOCK_SEQPACKET socket; each message is one request as JSON, with three descriptors: standard output,
+standard error, and where to report the end.
 
 What runs in the fork is the real command in a process of its own: real signals, real exit codes.
 """
