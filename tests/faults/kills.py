@@ -264,9 +264,14 @@ def _kept(chain: Chain, done: Done) -> str:
 
 
 def _expected(chain: Chain) -> list[int]:
-    """The acknowledged checkpoints that no limit lets go: the newest, and the best one of its history."""
+    """The acknowledged checkpoints that no limit lets go: the best one, and all that have fewer than
+    `save_total_limit` newer ones. A newer one counts when it is there, announced or not: a kill may fall
+    between its arrival and the line that says so."""
     limit, steps = chain.settings.get("save_total_limit"), sorted(chain.acknowledged)
     if not steps or limit is None:
         return steps
-    best = chain.clean.states[steps[-1]][1]["best_global_step"]
-    return [*steps[-max(1, limit - 1) :], *([best] if best in steps else [])]
+    there = sorted(int(folder.name[11:]) for folder in chain.run.glob("checkpoint-*"))
+    newest = max([*there, *steps])
+    best = chain.clean.states[newest][1]["best_global_step"] if newest in chain.clean.states else None
+    needed = [s for s in steps if sum(t > s or t == best for t in there if t != s) < limit]
+    return [*needed, *([best] if best in steps else [])]
