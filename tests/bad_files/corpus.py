@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bad_files import columnar, encodings, jsons, packs, sheets, sizes
+from bad_files import columnar, encodings, infos, jsons, packs, places, rows, sheets, sizes
 from bad_files.case import Case
 
 KINDS: dict[str, dict[str, Case]] = {
@@ -12,6 +12,9 @@ KINDS: dict[str, dict[str, Case]] = {
     "columns": columnar.CASES,
     "packed": packs.CASES,
     "size": sizes.CASES,
+    "place": places.CASES,
+    "info": infos.CASES,
+    "row": rows.CASES,
 }
 CASES: dict[str, Case] = {
     f"{kind}: {name}": case for kind, cases in KINDS.items() for name, case in cases.items()

@@ -9,6 +9,7 @@ of the clock (a pipe that nobody writes to takes no time of the processor).
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -19,10 +20,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet  # noqa: F401  (imported here once, not in each fork)
+import openpyxl.utils.escape  # noqa: F401  (imported here once, not in each fork)
+import pyarrow.parquet  # noqa: F401
 
 from bad_files.case import Case, shortened
-from luthier.data import formats, prepare, registry
+from luthier.data import formats, prepare, registry, sources
 from luthier.data.ledger import Ledger
 from luthier.errors import LuthierError
 from luthier.types import BadRow, Example
@@ -116,6 +118,8 @@ def forked(case: Case, folder: Path, name: str) -> dict[str, Any]:
 def main() -> None:
     from bad_files.corpus import CASES
 
+    for target in (*sources.READERS.values(), *formats.FORMATS.values()):
+        importlib.import_module(target.partition(":")[0])
     for line in sys.stdin:
         case, folder, name = json.loads(line)
         print(json.dumps(forked(CASES[case], Path(folder), name)), flush=True)

@@ -130,7 +130,7 @@ def test_all_problems_at_once_with_the_nearest_names(home):
             "would run foreign code -> save its rows as a file",
             "openMind hub is not supported -> download the files",
             "copy the file here",
-            'unknown formatting "alpacca" -> use one of alpaca',
+            'unknown formatting "alpacca" -> did you mean "alpaca"?',
             '"num_samples" is text -> write a whole number',
             "no such file or folder",
         ],

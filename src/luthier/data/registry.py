@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from luthier.config import plain
 from luthier.data import formats, sources
+from luthier.data.sources import places
 from luthier.data.sources.encoding import whole
-from luthier.data.spec import COLUMNS, INFO, OPENAI_COLUMNS, OPENAI_TAGS, TAGS, DatasetSpec
+from luthier.data.spec import COLUMNS, INFO, OPENAI_COLUMNS, OPENAI_TAGS, TAG_ROLES, TAGS, DatasetSpec
 from luthier.errors import DataError
 from luthier.types import Problem
 
@@ -95,10 +96,15 @@ def _info(dataset_dir: str) -> dict[str, Any] | None:
         return {}
     try:
         plain.read_bytes(path, plain.LONGEST_JSON)
-        info = plain.from_json(whole(path)).value
+        parsed = plain.from_json(whole(path))
+        info, doubles = parsed.value, parsed.doubles
     except plain.Unreadable as error:
         line = f"line {error.line}: " if error.line else ""
         raise DataError(f"{path}: {line}{error.what} -> {error.instead}") from error
+    if doubles:
+        raise DataError(
+            "\n".join(f'{path}: line {line}: "{key}" is given twice -> keep one' for key, line in doubles)
+        )
     if not isinstance(info, dict) or not all(isinstance(entry, dict) for entry in info.values()):
         raise DataError(f'{path}: not a table of data sets -> write {{"name": {{"file_name": "name.json"}}}}')
     return info
@@ -114,13 +120,24 @@ def _one(
     elif info is not None and name in info:
         spec = _listed(name, info[name], dataset_dir)
     else:
-        path = next((path for path in (Path(name), Path(dataset_dir) / name) if path.exists()), None)
+        path = _existing(Path(name), Path(dataset_dir) / name)
         if path is None:
             raise Refusal(_unknown(name, dataset_dir, info or {}))
         if path.is_file():
             sources.check_extension(path)
         spec = DatasetSpec(name, "file", str(path), base=dataset_dir)
     return replace(spec, cache_dir=hub.get("cache_dir"), token=hub.get("hf_hub_token"))
+
+
+def _existing(*paths: Path) -> Path | None:
+    """The first of the paths where something is. Raises Refusal for one that is there and cannot be read."""
+    for path in paths:
+        why = places.trouble(path)
+        if not why:
+            return path
+        if why != places.NONE:
+            raise Refusal(f"{path}: {why} -> {places.remedy(why)}")
+    return None
 
 
 def _hub_name(name: str, info: dict[str, Any] | None) -> tuple[Literal["hf", "ms"], str] | None:
@@ -133,7 +150,7 @@ def _hub_name(name: str, info: dict[str, Any] | None) -> tuple[Literal["hf", "ms
         return ("hf" if prefix == "hf" else "ms"), repository
     parts = name.split("/")
     is_repository = len(parts) == 2 and all(parts) and parts[0] not in (".", "..", "~")
-    is_place = sources.extension(name) in sources.READERS or Path(parts[0]).exists()
+    is_place = sources.extension(name) in sources.READERS or not places.trouble(Path(parts[0]))
     return (default, name) if is_repository and not is_place and name not in info else None
 
 
@@ -144,9 +161,10 @@ def _prefers_modelscope() -> bool:
 def _unknown(name: str, dataset_dir: str, info: dict[str, Any]) -> str:
     place = Path(dataset_dir) / INFO
     if "/" in name or "\\" in name or sources.extension(name) in sources.READERS:
-        beside = Path(name).parent
-        siblings = [file.name for file in beside.iterdir()] if beside.is_dir() else []
-        near = difflib.get_close_matches(Path(name).name, siblings, 1, 0.6)
+        for beside in (Path(name).parent, (Path(dataset_dir) / name).parent):
+            near = difflib.get_close_matches(Path(name).name, _siblings(beside / "_"), 1, 0.6)
+            if near:
+                break
         return f"no such file or folder, here or in {dataset_dir} -> " + (
             f'did you mean "{beside / near[0]}"?' if near else "check the path"
         )
@@ -164,14 +182,12 @@ def _listed(name: str, entry: dict[str, Any], dataset_dir: str) -> DatasetSpec:
     """An entry of dataset_info.json, with LLaMA-Factory's defaults and its rule for what is not listed."""
     place = _place(entry, dataset_dir)
     columns, tags, formatting = entry.get("columns"), entry.get("tags"), entry.get("formatting", "alpaca")
-    for key, value, kind in (("columns", columns, dict), ("tags", tags, dict)):
-        if value is not None and not isinstance(value, kind):
-            raise Refusal(f'"{key}" is {sources.kind(value)}, not a table -> write "{key}": {{...}}')
+    _check_types(entry)
     if formatting not in formats.names():
-        raise Refusal(f'unknown formatting "{formatting}" -> use one of {", ".join(formats.names())}')
+        near = difflib.get_close_matches(str(formatting), formats.names(), 1, 0.6)
+        hint = f'did you mean "{near[0]}"?' if near else f"use one of {', '.join(formats.names())}"
+        raise Refusal(f'unknown formatting "{formatting}" -> {hint}')
     samples = entry.get("num_samples")
-    if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
-        raise Refusal(f'"num_samples" is {sources.kind(samples)} -> write a whole number of 1 or more')
     openai = formatting == "openai"
     spec = DatasetSpec(
         name,
@@ -181,14 +197,47 @@ def _listed(name: str, entry: dict[str, Any], dataset_dir: str) -> DatasetSpec:
         formatting=formatting,
         ranking=bool(entry.get("ranking", False)),
         subset=entry.get("subset"),
-        split=entry.get("split", "train"),
+        split=entry.get("split") or "train",
         folder=entry.get("folder"),
         num_samples=samples,
         columns=_names(columns, COLUMNS, OPENAI_COLUMNS if openai else COLUMNS),
         tags=_names(tags, TAGS, OPENAI_TAGS if openai else TAGS),
         listed=frozenset(key for key in ("columns", "tags") if key in entry),
     )
+    _check_tags(spec)
     return replace(spec, notes=tuple(_strange_keys(name, entry)))
+
+
+def _check_types(entry: Mapping[str, Any]) -> None:
+    """Raises Refusal for a value of a key that has another type."""
+    for key in ("columns", "tags"):
+        table = entry.get(key)
+        if table is not None and not isinstance(table, dict):
+            raise Refusal(f'"{key}" is {sources.kind(table)}, not a table -> write "{key}": {{...}}')
+        for name, value in (table or {}).items():
+            if value is not None and not isinstance(value, str):
+                raise Refusal(
+                    f'"{key}.{name}" is {sources.kind(value)}, not text -> write a name that the rows have'
+                )
+    for key in ("subset", "split", "folder"):
+        if entry.get(key) is not None and not isinstance(entry[key], str):
+            raise Refusal(f'"{key}" is {sources.kind(entry[key])}, not text -> write one name')
+    if not isinstance(entry.get("ranking", False), bool):
+        raise Refusal(f'"ranking" is {sources.kind(entry["ranking"])} -> write true or false')
+    samples = entry.get("num_samples")
+    if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
+        raise Refusal(f'"num_samples" is {sources.kind(samples)} -> write a whole number of 1 or more')
+
+
+def _check_tags(spec: DatasetSpec) -> None:
+    """Raises Refusal when messages of two roles could not be told apart."""
+    seen: dict[str, str] = {}
+    for tag in TAG_ROLES:
+        name = spec.tags.get(tag)
+        if name and seen.setdefault(name, tag) != tag:
+            raise Refusal(
+                f'"tags.{seen[name]}" and "tags.{tag}" are both "{name}" -> give each role its own name'
+            )
 
 
 def _names(
@@ -207,14 +256,20 @@ def _place(entry: Mapping[str, Any], dataset_dir: str) -> tuple[Literal["file", 
     for key, why in REFUSED.items():
         if key in entry:
             raise Refusal(f'"{key}": {why}')
-    if not isinstance(entry.get("file_name"), str):
+    if "file_name" in entry and not isinstance(entry["file_name"], str):
+        raise Refusal(f'"file_name" is {sources.kind(entry["file_name"])}, not text -> write one path')
+    if "file_name" not in entry:
         near = difflib.get_close_matches("file_name", list(entry), 1, 0.5)
         raise Refusal(
             f"its entry in {INFO} does not say where it is -> "
             + (f'did you mean "file_name" by "{near[0]}"?' if near else f"add one of {', '.join(PLACES[:3])}")
         )
+    if not entry["file_name"].strip():
+        raise Refusal('"file_name" is empty -> write the path of a file or folder')
     path = Path(dataset_dir) / entry["file_name"]
-    if not path.exists():
+    if path.name == INFO:
+        raise Refusal(f"{path}: the table of data sets cannot be used as data -> name a file of rows")
+    if _existing(path) is None:
         near = difflib.get_close_matches(path.name, _siblings(path), 1, 0.6)
         raise Refusal(
             f"{path}: no such file or folder -> "
@@ -224,7 +279,11 @@ def _place(entry: Mapping[str, Any], dataset_dir: str) -> tuple[Literal["file", 
 
 
 def _siblings(path: Path) -> list[str]:
-    return [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    """The names beside a path; none where nobody may look."""
+    try:
+        return os.listdir(path.parent)
+    except (OSError, ValueError):
+        return []
 
 
 def _strange_keys(name: str, entry: Mapping[str, Any]) -> list[str]:
@@ -253,6 +312,9 @@ def _looked_at(spec: DatasetSpec, stage: str | None) -> DatasetSpec:
 def _check_stage(spec: DatasetSpec, stage: str | None) -> None:
     if stage is None or spec.formatting is None:
         return
+    prompt, response = spec.columns.get("prompt"), spec.columns.get("response")
+    if prompt and prompt == response and stage != "pt":
+        raise Refusal(f'"columns.prompt" and "columns.response" are both "{prompt}" -> name two columns')
     if stage in PAIR_STAGES and not spec.ranking:
         raise Refusal(
             f'stage {stage} needs preference pairs -> set "ranking": true with columns chosen and rejected'

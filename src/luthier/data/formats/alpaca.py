@@ -59,8 +59,11 @@ def _history(fields: Fields) -> list[Message]:
     messages: list[Message] = []
     for place, pair in enumerate(value):
         question, answer = _pair(pair, f"{name}[{place}]")
-        messages.append(Message("user", fields.text(question, f"{name}[{place}][0]")))
-        messages.append(Message("assistant", fields.text(answer, f"{name}[{place}][1]"), 1.0))
+        texts = [fields.text(text, f"{name}[{place}][{k}]") for k, text in enumerate((question, answer))]
+        for k, what in enumerate(("empty question", "empty answer")):
+            if not texts[k].strip():
+                raise RowProblem(f"{name}[{place}][{k}]", what)
+        messages += [Message("user", texts[0]), Message("assistant", texts[1], 1.0)]
     return messages
 
 

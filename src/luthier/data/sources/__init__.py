@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from luthier.data.sources import packed
+from luthier.data.sources import packed, places
 from luthier.data.sources.encoding import blocks, note
 from luthier.data.spec import DatasetSpec
 from luthier.errors import DataError
@@ -46,6 +46,7 @@ ADVICE = {
     ".docx": "turn documents into rows first",
 }
 ILLEGIBLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+PACKED_OR_OLD = ADVICE.keys() - {".md", ".pdf", ".docx"}
 # Files that lie beside data and are not data.
 BESIDE = {
     "dataset_info.json",
@@ -91,10 +92,9 @@ def files(spec: DatasetSpec, notes: list[str] | None = None) -> list[Path]:
 
         return hub.fetch(spec, notes)
     path = Path(spec.location)
-    if not path.exists():
-        raise DataError(
-            f"{path}: no such file or folder -> check the path, or file_name in dataset_info.json"
-        )
+    why = places.trouble(path)
+    if why:
+        raise DataError(f"{path}: {why} -> {places.remedy(why)}, or file_name in dataset_info.json")
     return _folder(path, spec, notes) if path.is_dir() else [path]
 
 
@@ -102,19 +102,40 @@ def _folder(path: Path, spec: DatasetSpec, notes: list[str] | None) -> list[Path
     """A folder's own data files; if it has none, those of its subfolders that belong to the split."""
     from luthier.data.sources import hub
 
-    found = sorted(file for file in path.iterdir() if file.is_file() and is_data(file))
-    if not found:
+    entries = places.listing(path)
+    found = [entry for entry in entries if is_data(entry) and not entry.is_dir()]
+    if found:
+        _say_left_out(path, entries, notes)
+    else:
         found = hub.select(path, spec, notes)
     if not found:
         raise DataError(
             f"{path}: no data files in this folder -> it may hold {', '.join(sorted(READERS))} (also .gz)"
         )
+    for file in found:
+        places.check(file)
     if len(found) > 1:
         shown = ", ".join(file.relative_to(path).as_posix() for file in found[:8]) + (
             " ..." if len(found) > 8 else ""
         )
         note(notes, f"{path.name}: {len(found)} files are read as one data set: {shown}")
+    for file in found:
+        if file.is_symlink() and not file.resolve().is_relative_to(path.resolve()):
+            note(notes, f"{path.name}: {file.name} is a link to {file.resolve()}")
     return found
+
+
+def _say_left_out(path: Path, entries: list[Path], notes: list[str] | None) -> None:
+    """A note on what lies beside the data files and looks as if it should be read too."""
+    left = []
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink():
+            if is_data(entry) or any(map(is_data, places.listing(entry))):
+                left.append(f"{entry.name} (a folder)")
+        elif extension(entry) in PACKED_OR_OLD:
+            left.append(entry.name)
+    if left:
+        note(notes, f"{path.name}: not read: {', '.join(left)}")
 
 
 def _shown(path: Path, spec: DatasetSpec) -> str:
@@ -152,6 +173,7 @@ def _reader(path: Path) -> Callable[[Path, list[str] | None], Iterator[tuple[int
 def _read_file(path: Path, shown: str, notes: list[str] | None) -> Iterator[Row | BadRow]:
     reader, empty = _reader(path), True
     packed.check_file(path)
+    check_again = places.unchanged(path)
     head = next(blocks(path, packed.HEAD), b"")
     if not head:
         raise DataError(f"{path}: the file is empty -> write at least one row, or leave it out")
@@ -159,6 +181,7 @@ def _read_file(path: Path, shown: str, notes: list[str] | None) -> Iterator[Row 
     for number, value in reader(path, notes):
         empty = False
         yield _wrap(value, f"{shown}:{number}")
+    check_again()
     if empty:
         raise DataError(f"{path}: the file holds no rows -> write at least one row, or leave it out")
 

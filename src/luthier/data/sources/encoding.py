@@ -58,7 +58,11 @@ def open_bytes(path: Path) -> IO[bytes]:
 def seekable(path: Path, stack: ExitStack) -> IO[bytes]:
     """The file, for formats read from their end; a packed one is unpacked to a temporary file first."""
     if not path.name.lower().endswith(".gz"):
-        return stack.enter_context(open_bytes(path))
+        try:
+            return stack.enter_context(open_bytes(path))
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise DataError(f"{path}: cannot be read: {why} -> {packed.CHECK}") from error
     unpacked = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (the stack closes it)
     for block in blocks(path):
         unpacked.write(block)
@@ -89,7 +93,8 @@ def blocks(path: Path, size: int = CHUNK) -> Iterator[bytes]:
             f"{path}: not a sound gzip file ({error}) -> rename it if it is not packed, or pack it again"
         ) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        why = error.strerror or str(error)
+        raise DataError(f"{path}: cannot be read: {why} -> {packed.CHECK}") from error
 
 
 def detect(path: Path, notes: list[str] | None = None) -> str:
@@ -192,9 +197,10 @@ def chunks(path: Path, notes: list[str] | None = None) -> Iterator[str]:
             text, first = text.lstrip(BOM), not text
         if text:
             yield text
-    left = len(decoder.getstate()[0])
+    left = decoder.getstate()[0]
     if left:
-        note(notes, f"{path.name}: ends in the middle of a character (byte offset {done - left})")
+        note(notes, f"{path.name}: ends in the middle of a character (byte offset {done - len(left)})")
+        yield "".join(chr(0xDC00 + byte) for byte in left if byte >= 0x80)
 
 
 def lines(path: Path, notes: list[str] | None = None) -> Iterator[str]:

@@ -56,10 +56,10 @@ def download(spec: DatasetSpec, allow: list[str]) -> Path:
 
 def select(root: Path, spec: DatasetSpec, notes: list[str] | None = None) -> list[Path]:
     """The data files under `root` that make up the spec's folder, subset and split, sorted."""
-    from luthier.data.sources import is_data
+    from luthier.data.sources import is_data, places
 
     start = root / spec.folder if spec.folder else root
-    found = sorted(file for file in start.rglob("*") if file.is_file() and is_data(file))
+    found = sorted(file for file in places.below(start) if is_data(file))
     names = {file: file.relative_to(start).as_posix() for file in found}
     patterns = _patterns(_configs(root / "README.md"), spec)
     if patterns:

@@ -17,6 +17,7 @@ from luthier.config import plain
 from luthier.errors import DataError
 
 HEAD = 512  # bytes that show what a file is; a tar archive says so last, at byte 257
+CHECK = "check that it is there, and that you may read it"
 UNPACK = "unpack it and name the files or their folder"
 # what it is -> (how its first bytes look, what to do)
 KINDS: dict[str, tuple[re.Pattern[bytes], str]] = {
@@ -72,7 +73,7 @@ def check_file(path: Path) -> None:
     try:
         kind = plain.strange(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror or error} -> {CHECK}") from error
     if kind:
         raise DataError(f"{path}: is {kind}, not a file -> save its rows as a file and name that")
 
