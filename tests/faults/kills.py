@@ -47,6 +47,8 @@ CHAIN = 12
 INSIDE = 0.42
 """The part of the kills that shall fall into a save; at least 30 % must."""
 _LINE = "@ "
+TOKENS = "save ."
+"""What a first process writes first."""
 
 
 def announce() -> None:
@@ -182,7 +184,8 @@ def _killed(bench: Bench, chain: Chain) -> tuple[str, Done]:
         what = f"{moment * 1000:.0f} ms after the start"
         child.wait(moment)
     else:
-        nth, moment = draw.randint(1, 3), draw.uniform(0, 1.1 * clean.save)
+        nth = 1 if target == TOKENS else draw.randint(1, 3)
+        moment = draw.uniform(0, 1.1 * clean.save)
         what = f"{moment * 1000:.1f} ms into {target}"
         for line in child.lines():
             nth -= line.startswith(f"{_LINE}{target}")
@@ -195,6 +198,8 @@ def _killed(bench: Bench, chain: Chain) -> tuple[str, Done]:
 
 def _target(chain: Chain) -> str:
     """What the next kill waits for; "" for nothing, so that it falls anywhere."""
+    if not chain.kills and chain.random.random() < 0.5:
+        return TOKENS
     if chain.random.random() < 0.1:
         return chain.random.choice(("gone", "save .result"))
     return "save .checkpoint" if chain.inside < INSIDE * (chain.kills + 1) else ""
