@@ -250,7 +250,8 @@ def _ended(made: Scene, operation: Operation, fault: str, done: Done) -> str:
     if fault in SURVIVED and done.code:
         return f"exit code {done.code}: this is no failure"
     if done.code == 0:
-        return "" if made.may_pass(operation, fault) else "a failed operation was passed over"
+        said = "note: a checkpoint beyond save_total_limit cannot be removed now" in done.err
+        return "" if said or made.may_pass(operation, fault) else "a failed operation was passed over"
     if made.acknowledged in done.err and operation.k <= made.last:
         return f"{made.acknowledged!r} was said in spite of a failed operation"
     shown = "luthier train: " in done.err and str(made.place) in done.err
