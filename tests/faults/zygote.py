@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import traceback
@@ -43,6 +44,9 @@ def child(request: dict[str, Any], fds: list[int]) -> None:
     code = 70
     try:
         os.setsid()  # a signal to the test's group is not for it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this was started under (nohup, &)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(fds[0], 1)
         os.dup2(fds[1], 2)
