@@ -140,9 +140,7 @@ CASES: dict[str, Case] = {
         listed(ROWS, columns={"prompt": "instrution", "response": "output"}),
         (),
         [(1, "instrution", 'missing; did you mean "instruction"?'), (2, "instrution", "missing; did you")],
-        [
-            'no row has a column "instrution", which dataset_info.json names for prompt; did you mean "instruction"?'
-        ],
+        ['"instrution", which dataset_info.json names for prompt; did you mean "instruction"?'],
     ),
     "columns that leave the answer out": Case(
         listed(ROWS, columns={"prompt": "instruction"}),

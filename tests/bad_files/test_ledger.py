@@ -146,7 +146,7 @@ def test_arrays(rows: Any, indent: int | None, renderer: Any, tmp_path_factory: 
     ),
 )
 def test_any_bytes(content: bytes, kind: str, head: bytes, renderer: Any, tmp_path_factory: Folders) -> None:
-    """Whatever bytes: rows that add up, or a refusal that names the file and what to do; never another error."""
+    """Any bytes: rows that add up, or a refusal that names the file and what to do; no other error."""
     path = tmp_path_factory.getbasetemp() / f"any.{kind}"
     path.write_bytes(head + content)
     try:

@@ -31,7 +31,7 @@ from luthier.types import BadRow, Example, Rendered, Row
 
 CHUNK = 2048
 REJECTED = "rejected.jsonl"
-RECIPE = 1
+RECIPE = 2
 """Part of every store's name; raise it whenever the same inputs would give other tokens."""
 
 
