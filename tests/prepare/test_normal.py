@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from luthier.errors import UsageError
 from luthier.prepare import normal
-from luthier.prepare.finding import Change, apply, chain, revert
+from luthier.prepare.span import Change, apply, chain, revert
 
 CASES = [
     ("Ａ１ｚ", "A1z", "width"),

@@ -6,7 +6,7 @@ import pytest
 
 from luthier.errors import UsageError
 from luthier.prepare import fakes, pii
-from luthier.prepare.finding import Finding, revert
+from luthier.prepare.span import Span, revert
 from luthier.redact import SHAPES
 
 # text -> [(kind, what is found)]
@@ -293,7 +293,7 @@ def test_fakes_keep_layout_and_checksum() -> None:
 
 def test_another_finder_adds_and_does_not_override() -> None:
     text = "张三 13800138000"
-    names = lambda _: [Finding("name", 0, 2, "张*"), Finding("number", 3, 14, "…")]  # noqa: E731
+    names = lambda _: [Span("name", 0, 2, "张*"), Span("number", 3, 14, "…")]  # noqa: E731
     assert [found.kind for found in pii.find(text, also=names)] == ["name", "phone"]
     assert pii.mask(text, also=names)[0] == "[NAME] [PHONE]"
 

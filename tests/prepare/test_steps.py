@@ -8,7 +8,7 @@ import pytest
 
 from luthier.errors import LuthierError, UsageError
 from luthier.prepare import steps
-from luthier.prepare.finding import revert
+from luthier.prepare.span import revert
 from luthier.prepare.steps import STEPS, Outcome, load, on_example
 from luthier.types import Example, Message, ToolCall
 

@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from luthier.prepare.finding import Finding
+from luthier.prepare.span import Span
 from luthier.prepare.text import rules
 
 _SCRIPTS: dict[str, str] = {
@@ -82,7 +82,7 @@ def _english(words: Sequence[str]) -> float:
     return sum(word in _ENGLISH for word in words) / len(words)
 
 
-def strays(text: str) -> list[Finding]:
+def strays(text: str) -> list[Span]:
     """Letters that slipped in from another script: "stray_script" and "mixed_word".
 
     A few Cyrillic, Arabic, Hangul, Thai or Hebrew letters in a text that is otherwise Chinese or English
@@ -91,14 +91,14 @@ def strays(text: str) -> list[Finding]:
     """
     if text.isascii():
         return []
-    found = [Finding("mixed_word", *pair.span(), pair.group()) for pair in _FOREIGN.finditer(text)]
+    found = [Span("mixed_word", *pair.span(), pair.group()) for pair in _FOREIGN.finditer(text)]
     shares = scripts(text)
     few = {"cyrillic", "arabic", "hangul", "hebrew", "thai", "devanagari"} & shares.keys()
     few = {name for name in few if shares[name] < 0.05}
     for run in _RUNS.finditer(text) if few else ():
         if run.lastgroup in few:
-            found.append(Finding("stray_script", *run.span(), run.group()[:20]))
-    return sorted(found, key=lambda finding: finding.start)
+            found.append(Span("stray_script", *run.span(), run.group()[:20]))
+    return sorted(found, key=lambda span: span.start)
 
 
 def measures(text: str) -> dict[str, float]:
@@ -200,14 +200,14 @@ def _duplicate(coded: str, lengths: Sequence[int], n: int) -> int:
 
 def beyond(
     text: str, most: Mapping[str, float] | None = None, least: Mapping[str, float] | None = None
-) -> list[Finding]:
+) -> list[Span]:
     """Figures of `text` above `most` (Gopher's limits unless given) or below `least`, one finding each."""
     figures = measures(text)
     found = []
     for name, limit in (rules()["gopher"] if most is None else most).items():
         if figures.get(name, 0.0) > limit:
-            found.append(Finding(name, 0, len(text), f"{figures[name]:.3g} > {limit:g}"))
+            found.append(Span(name, 0, len(text), f"{figures[name]:.3g} > {limit:g}"))
     for name, limit in (least or {}).items():
         if figures.get(name, limit) < limit:
-            found.append(Finding(name, 0, len(text), f"{figures[name]:.3g} < {limit:g}"))
+            found.append(Span(name, 0, len(text), f"{figures[name]:.3g} < {limit:g}"))
     return found

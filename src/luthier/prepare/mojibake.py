@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 from luthier.errors import MissingPackage
-from luthier.prepare.finding import Change, Finding, excerpt, replaced
+from luthier.prepare.span import Change, Span, excerpt, replaced
 
 _LOST = re.compile("\ufffd+|(?:锟斤拷)+锟?|烫{4,}|屯{4,}")
 # What UTF-8 bytes look like as Latin-1 or Windows-1252: a lead byte, then a continuation byte.
@@ -23,22 +23,22 @@ _LATIN = re.compile("[\u00c2-\u00f4][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹
 _GBK_AS_LATIN = re.compile("(?:[\u00b0-\u00d7\u00a1-\u00a3][\u00a1-\u00fe]){2,}")
 
 
-def find(text: str) -> list[Finding]:
+def find(text: str) -> list[Span]:
     """Places of encoding damage: "mojibake" can be repaired, "lost" cannot. Asks ftfy where needed."""
     if text.isascii():
         return []
-    found = [Finding("lost", *lost.span(), excerpt(lost.group())) for lost in _LOST.finditer(text)]
+    found = [Span("lost", *lost.span(), excerpt(lost.group())) for lost in _LOST.finditer(text)]
     for change in _repairs(text):
         if all(change.end <= lost.start or change.start >= lost.end for lost in found):
             shown = f"{excerpt(change.before, 20)} → {excerpt(change.after, 20)}"
-            found.append(Finding("mojibake", change.start, change.end, shown))
-    return sorted(found, key=lambda finding: finding.start)
+            found.append(Span("mojibake", change.start, change.end, shown))
+    return sorted(found, key=lambda span: span.start)
 
 
 def repair(text: str) -> tuple[str, list[Change]]:
     """`text` as it was written, as far as that is certain, and the changes."""
     changes = {change.start: change for change in _repairs(text)} if not text.isascii() else {}
-    places = [Finding("mojibake", start, change.end, "") for start, change in changes.items()]
+    places = [Span("mojibake", start, change.end, "") for start, change in changes.items()]
     return replaced(text, places, lambda place: changes[place.start].after)
 
 

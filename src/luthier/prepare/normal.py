@@ -36,7 +36,7 @@ from importlib.resources import files
 import yaml
 
 from luthier.errors import UsageError
-from luthier.prepare.finding import Change, apply, chain
+from luthier.prepare.span import Change, apply, chain
 
 _TO_ASCII = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _RTL = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")

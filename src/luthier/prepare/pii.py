@@ -26,7 +26,7 @@ import yaml
 
 from luthier.errors import UsageError
 from luthier.prepare import fakes
-from luthier.prepare.finding import Change, Finding, replaced
+from luthier.prepare.span import Change, Span, replaced
 from luthier.redact import SHAPES
 
 KINDS = (
@@ -41,7 +41,7 @@ KINDS = (
     "plate",
     "address",
 )
-Finder = Callable[[str], Collection[Finding]]
+Finder = Callable[[str], Collection[Span]]
 _Check = Callable[["re.Match[str]", str], bool]
 
 # A length-preserving view, so that offsets hold: full-width digits, Latin letters and ＠．－＋ as ASCII.
@@ -117,10 +117,10 @@ def _number(left: str, pattern: str, right: str) -> re.Pattern[str]:
     return re.compile(f"{left}(?:{pattern}){right}", re.VERBOSE)
 
 
-def find(text: str, kinds: Collection[str] = KINDS, also: Finder | None = None) -> list[Finding]:
+def find(text: str, kinds: Collection[str] = KINDS, also: Finder | None = None) -> list[Span]:
     """What of `kinds` stands in `text`, in order and without overlap.
 
-    `also` adds findings of another finder (a named-entity model, Presidio), of kinds that may be new; where
+    `also` adds spans of another finder (a named-entity model, Presidio), of kinds that may be new; where
     two overlap, ours stays. Raises UsageError for an unknown kind.
     """
     unknown = set(kinds) - set(KINDS)
@@ -128,15 +128,15 @@ def find(text: str, kinds: Collection[str] = KINDS, also: Finder | None = None) 
         raise UsageError(
             f"no kind of personal data: {', '.join(sorted(unknown))} -> one of {', '.join(KINDS)}"
         )
-    found: list[Finding] = []
+    found: list[Span] = []
     view = text.translate(_NARROW) if _WIDE.search(text) else text
     for kind, start, end in _spans(view, kinds):
         if all(end <= other.start or start >= other.end for other in found):
-            found.append(Finding(kind, start, end, _shown(kind, text[start:end])))
+            found.append(Span(kind, start, end, _shown(kind, text[start:end])))
     for other in also(text) if also is not None else ():
         if all(other.end <= ours.start or other.start >= ours.end for ours in found):
             found.append(other)
-    return sorted(found, key=lambda finding: finding.start) if len(found) > 1 else found
+    return sorted(found, key=lambda span: span.start) if len(found) > 1 else found
 
 
 def mask(text: str, kinds: Collection[str] = KINDS, also: Finder | None = None) -> tuple[str, list[Change]]:
@@ -153,7 +153,7 @@ def pseudonymise(
     Secrets, and kinds that only `also` knows, are masked.
     """
 
-    def new(found: Finding) -> str:
+    def new(found: Span) -> str:
         return fakes.fake(found.kind, text[found.start : found.end].translate(_NARROW), key)
 
     return replaced(text, find(text, kinds, also), new)

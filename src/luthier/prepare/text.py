@@ -1,4 +1,4 @@
-"""What is in a text that should not be there: each check takes a text and returns findings.
+"""What is in a text that should not be there: each check takes a text and returns spans.
 
 Pure functions of strings, without a model and without a tokenizer. What stands in Markdown code (fences and
 back-ticks) is left out where code may well hold it: tags and placeholders; control tokens are reported there
@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from luthier.prepare import mojibake
-from luthier.prepare.finding import Finding, excerpt
+from luthier.prepare.span import Span, excerpt
 
 _CODE = re.compile(r"(```|~~~).*?(?:\1|\Z)|`[^`\n]+`", re.DOTALL)
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]+|[\ud800-\udfff]+")
@@ -47,10 +47,10 @@ def without_code(text: str) -> str:
     return _CODE.sub(lambda found: "\0" * len(found.group()), text)
 
 
-def encoding(text: str) -> list[Finding]:
+def encoding(text: str) -> list[Span]:
     """Encoding damage ("mojibake", "lost"), controls and surrogates ("control_character")."""
     controls = _simple("control_character", _CONTROLS, text)
-    return sorted([*mojibake.find(text), *controls], key=lambda finding: finding.start)
+    return sorted([*mojibake.find(text), *controls], key=lambda span: span.start)
 
 
 @functools.cache
@@ -64,7 +64,7 @@ def html_pattern() -> re.Pattern[str]:
     )
 
 
-def markup(text: str) -> list[Finding]:
+def markup(text: str) -> list[Span]:
     """Remains of HTML and XML outside of code: "html_tag" and "html_entity".
 
     Unknown names (<think>, <T>, <name>) are no HTML. A letter alone (<a>, <b>) counts where it has attributes
@@ -78,8 +78,8 @@ def markup(text: str) -> list[Finding]:
         name = (tag["name"] or "").lower()
         bare = len(name) == 1 and name != "p" and tag.group().lower() == f"<{name}>"
         if not bare or f"</{name}>" in view.lower():
-            found.append(Finding("html_tag", *tag.span(), excerpt(tag.group())))
-    return sorted(found, key=lambda finding: finding.start)
+            found.append(Span("html_tag", *tag.span(), excerpt(tag.group())))
+    return sorted(found, key=lambda span: span.start)
 
 
 @functools.cache
@@ -87,7 +87,7 @@ def _special() -> re.Pattern[str]:
     return re.compile(rules()["special_tokens"], re.VERBOSE)
 
 
-def special_tokens(text: str, extra: Iterable[str] = ()) -> list[Finding]:
+def special_tokens(text: str, extra: Iterable[str] = ()) -> list[Span]:
     """Control tokens of chat models as text: <|im_end|>, [INST], </s>. `extra`: those of the model at hand.
 
     In a training text such a token ends the turn or opens another one where nobody meant it.
@@ -98,9 +98,9 @@ def special_tokens(text: str, extra: Iterable[str] = ()) -> list[Finding]:
         while start >= 0:
             end = start + len(token)
             if all(end <= other.start or start >= other.end for other in found):
-                found.append(Finding("special_token", start, end, excerpt(token)))
+                found.append(Span("special_token", start, end, excerpt(token)))
             start = text.find(token, end)
-    return sorted(found, key=lambda finding: finding.start)
+    return sorted(found, key=lambda span: span.start)
 
 
 @functools.cache
@@ -110,12 +110,12 @@ def _placeholder() -> re.Pattern[str]:
     return re.compile(pattern.replace("words", rules()["placeholder_words"]), re.VERBOSE)
 
 
-def placeholders(text: str) -> list[Finding]:
+def placeholders(text: str) -> list[Span]:
     """What was never filled in: {{name}}, ${name}, <name>, [Your Name], 【姓名】, outside of code."""
     return _simple("placeholder", _placeholder(), without_code(text))
 
 
-def truncated(text: str) -> list[Finding]:
+def truncated(text: str) -> list[Span]:
     """An ending that was cut off: "truncated" where it is plain, "open_ending" where prose just stops.
 
     Plain: an open code fence, an opening bracket or a comma at the end, a last word after which something
@@ -128,11 +128,11 @@ def truncated(text: str) -> list[Finding]:
         return []
     start = max(0, len(body) - 20)
     if why := _cut(body):
-        return [Finding("truncated", start, len(body), f"{why}: …{excerpt(body[start:])}")]
+        return [Span("truncated", start, len(body), f"{why}: …{excerpt(body[start:])}")]
     tail = body[-400:]
     prose = len(_SENTENCE_END.findall(tail)) >= 2 and "\n" not in tail[-40:]
     if prose and body[-1].isalnum() and "#" not in tail[-40:]:
-        return [Finding("open_ending", start, len(body), f"…{excerpt(body[start:])}")]
+        return [Span("open_ending", start, len(body), f"…{excerpt(body[start:])}")]
     return []
 
 
@@ -158,7 +158,7 @@ def _open_words() -> tuple[frozenset[str], tuple[str, ...]]:
     return frozenset(rules()["open_words_en"].split()), tuple(rules()["open_words_zh"].split())
 
 
-def loops(text: str) -> list[Finding]:
+def loops(text: str) -> list[Span]:
     """Something of up to 60 characters that is said four times or more in a row, over 24 characters or more.
 
     What a model does that was stopped late, or a page that was scraped badly. Rows of one sign (-----, a rule
@@ -173,7 +173,7 @@ def loops(text: str) -> list[Finding]:
         for loop in _LOOP.finditer(part):
             if len(loop.group()) >= 24 and re.search(r"\w", loop[1]):
                 shown = f"{excerpt(loop[1], 30)} x {len(loop.group()) // len(loop[1])}"
-                found.append(Finding("loop", offset + loop.start(), offset + loop.end(), shown))
+                found.append(Span("loop", offset + loop.start(), offset + loop.end(), shown))
     return found
 
 
@@ -181,12 +181,12 @@ def _ends(text: str) -> list[tuple[int, str]]:
     return [(0, text[:_LOOP_WINDOW]), (len(text) - _LOOP_WINDOW, text[-_LOOP_WINDOW:])]
 
 
-def _simple(kind: str, pattern: re.Pattern[str], text: str) -> list[Finding]:
-    return [Finding(kind, *found.span(), excerpt(found.group())) for found in pattern.finditer(text)]
+def _simple(kind: str, pattern: re.Pattern[str], text: str) -> list[Span]:
+    return [Span(kind, *found.span(), excerpt(found.group())) for found in pattern.finditer(text)]
 
 
 # name -> what looks for it; personal data, Unicode classes and whole-text measures have modules of their own.
-CHECKS: dict[str, Callable[[str], list[Finding]]] = {
+CHECKS: dict[str, Callable[[str], list[Span]]] = {
     "encoding": encoding,
     "markup": markup,
     "special_tokens": special_tokens,

@@ -2,7 +2,7 @@
 
 A step takes a text and options and returns an `Outcome`: the new text with the changes that lead to it, or
 None for a text that should go, with the reason. Nothing is decided silently: `reason` is what a ledger
-prints, and `counts` adds up changes by kind. A step that only suggests has `findings` and changes nothing.
+prints, and `counts` adds up changes by kind. A step that only suggests has `spans` and changes nothing.
 
 Deduplication is the one row of the cleaning table that is no step on a text: it needs the whole data set.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier.errors import UsageError
-from luthier.prepare.finding import Change, Finding
+from luthier.prepare.span import Change, Span
 from luthier.types import Example, Message
 
 
@@ -24,13 +24,13 @@ from luthier.types import Example, Message
 class Outcome:
     """What a step made of a text. text None: the text should go, because of `reason`.
 
-    `reason` is "" for a text that stays as it is. `suggested` are findings that nobody acted on.
+    `reason` is "" for a text that stays as it is. `suggested` are spans that nobody acted on.
     """
 
     text: str | None
     changes: tuple[Change, ...] = ()
     reason: str = ""
-    suggested: tuple[Finding, ...] = ()
+    suggested: tuple[Span, ...] = ()
 
     @property
     def counts(self) -> Counter[str]:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 from luthier.errors import MissingPackage, UsageError
-from luthier.prepare.finding import Change, whole
+from luthier.prepare.span import Change, whole
 from luthier.prepare.steps import Outcome, outcome
 
 DIRECTIONS = ("t2s", "s2t", "tw2s", "tw2sp", "s2tw", "s2twp", "hk2s", "s2hk")

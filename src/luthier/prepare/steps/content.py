@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from luthier.errors import UsageError
-from luthier.prepare.finding import Finding
+from luthier.prepare.span import Span
 from luthier.prepare.steps import Outcome
 
 Classifier = Callable[[str], Mapping[str, float]]
@@ -39,21 +39,21 @@ def content_filter(
     scores = classifier(text) if classifier is not None else {}
     for category, probability in scores.items():
         if probability >= threshold:
-            found.append(Finding(category, 0, len(text), f"classifier: {probability:.2f}"))
+            found.append(Span(category, 0, len(text), f"classifier: {probability:.2f}"))
     reason = ", ".join(sorted({each.kind for each in found}))
     if found and drop:
         return Outcome(None, reason=reason, suggested=tuple(found))
     return Outcome(text, reason=reason, suggested=tuple(found))
 
 
-def find(text: str, rules: Rules) -> list[Finding]:
+def find(text: str, rules: Rules) -> list[Span]:
     """What of `rules` stands in `text`; the excerpt shows the first letter only."""
     found = [
-        Finding(category, *hit.span(), hit.group()[0] + "***")
+        Span(category, *hit.span(), hit.group()[0] + "***")
         for category, pattern in rules.items()
         for hit in pattern.finditer(text)
     ]
-    return sorted(found, key=lambda finding: finding.start)
+    return sorted(found, key=lambda span: span.start)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier.errors import MissingPackage
-from luthier.prepare.finding import whole
+from luthier.prepare.span import whole
 from luthier.prepare.steps import Outcome, outcome
 from luthier.prepare.text import html_pattern, markup
 

@@ -20,7 +20,7 @@ import yaml
 
 from luthier.errors import MissingPackage, UsageError
 from luthier.infer.metrics import word_cutter
-from luthier.prepare.finding import Finding, replaced
+from luthier.prepare.span import Span, replaced
 from luthier.prepare.steps import Outcome, outcome
 from luthier.prepare.text import without_code
 
@@ -40,9 +40,7 @@ def lowercasing(text: str, keep: Collection[str] = ()) -> Outcome:
     """
     view, kept = without_code(text), set(keep)
     spans = (found for found in _WORD.finditer(view) if found.group() not in kept)
-    found = [
-        Finding("lowercased", *word.span(), "") for word in spans if word.group() != word.group().lower()
-    ]
+    found = [Span("lowercased", *word.span(), "") for word in spans if word.group() != word.group().lower()]
     return outcome(text, replaced(text, found, lambda place: text[place.start : place.end].lower()))
 
 
@@ -59,10 +57,10 @@ def punctuation_removal(text: str, mode: str = "uniform", keep: str = "") -> Out
     if mode == "uniform":
         if re.search("[\u3001-\u30ff\u4e00-\u9fff]", text):
             return Outcome(text)
-        found = [Finding("punctuation", *m.span(), "") for m in re.finditer("[“”„‟«»‘’‚‛—–―‐‑…]", view)]
+        found = [Span("punctuation", *m.span(), "") for m in re.finditer("[“”„‟«»‘’‚‛—–―‐‑…]", view)]
         return outcome(text, replaced(text, found, lambda p: text[p.start : p.end].translate(_UNIFORM)))
     found = [
-        Finding("punctuation", at, at + 1, "")
+        Span("punctuation", at, at + 1, "")
         for run in _MARK.finditer(view)
         for at in range(*run.span())
         if text[at] not in keep and text[at] != "\0" and not _between_digits(text, at) and view[at] != "\0"
@@ -90,7 +88,7 @@ def stop_word_removal(text: str, language: str = "en", keep: Collection[str] = _
         spans = [word.span() for word in words if word.group().strip().lower() in stop]
     else:
         spans = [(at, at + len(word)) for at, word in _chinese_words(view) if word in stop]
-    return outcome(text, replaced(text, [Finding("stop_word", *span, "") for span in spans], lambda _: ""))
+    return outcome(text, replaced(text, [Span("stop_word", *span, "") for span in spans], lambda _: ""))
 
 
 def _chinese_words(text: str) -> Iterator[tuple[int, str]]:
@@ -119,9 +117,9 @@ def lemmatization(text: str, language: str = "en") -> Outcome:
     """
     simplemma = _package("simplemma", "lemmatization")
     view = without_code(text)
-    found = [Finding("lemma", *word.span(), "") for word in _LATIN_WORD.finditer(view)]
+    found = [Span("lemma", *word.span(), "") for word in _LATIN_WORD.finditer(view)]
 
-    def lemma(place: Finding) -> str:
+    def lemma(place: Span) -> str:
         word = text[place.start : place.end]
         try:
             return str(simplemma.lemmatize(word, lang=language))
@@ -146,7 +144,7 @@ def spelling(text: str, known: Collection[str] = (), language: str = "en", most:
             continue
         better = checker.correction(word.group())
         if better and better != word.group():
-            suggested.append(Finding("spelling", *word.span(), f"{word.group()} → {better}?"))
+            suggested.append(Span("spelling", *word.span(), f"{word.group()} → {better}?"))
         if len(suggested) >= most:
             break
     return Outcome(text, suggested=tuple(suggested))

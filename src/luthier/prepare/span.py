@@ -1,4 +1,4 @@
-"""What a check saw in a text, and what a step did to one: the two nouns of this room.
+"""A place in a text, and what a step did to one: the two nouns of the rooms that look at texts.
 
 Offsets count characters of the text that was looked at. Texts are never changed in place: a step returns a
 new text and the changes that lead to it, in order and without overlap, so that they can be counted, shown,
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Span:
     """text[start:end] is `kind`. `shown` is short and fit for a report: what is private in it is masked."""
 
     kind: str
@@ -41,12 +41,10 @@ def excerpt(piece: str, limit: int = 40) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def replaced(
-    text: str, findings: Iterable[Finding], new: Callable[[Finding], str]
-) -> tuple[str, list[Change]]:
-    """`text` with new(finding) in place of each of `findings` (in order, without overlap)."""
+def replaced(text: str, spans: Iterable[Span], new: Callable[[Span], str]) -> tuple[str, list[Change]]:
+    """`text` with new(span) in place of each of `spans` (in order, without overlap)."""
     changes = []
-    for found in findings:
+    for found in spans:
         before, after = text[found.start : found.end], new(found)
         if before != after:
             changes.append(Change(found.kind, found.start, found.end, before, after))
