@@ -152,15 +152,21 @@ def examples(
     spec: DatasetSpec, stage: str, limit: int | None = None, ledger: Ledger | None = None
 ) -> Iterator[Example | BadRow]:
     """Rows of a data set as Examples; what cannot be understood as BadRow, in the order of the file."""
-    ledger = ledger or Ledger(spec.name)
+    return (meant for _, meant in understood(spec, stage, limit, ledger or Ledger(spec.name)))
+
+
+def understood(
+    spec: DatasetSpec, stage: str, limit: int | None, ledger: Ledger
+) -> Iterator[tuple[Row | BadRow, Example | BadRow]]:
+    """Each row as it stands in the file, and what it means."""
     for row in sources.read(spec, ledger.notes, limit=limit):
         if isinstance(row, Row):
             try:
-                yield formats.to_example(row, spec, stage, ledger.converted)
+                yield row, formats.to_example(row, spec, stage, ledger.converted)
             except formats.RowProblem as problem:
-                yield BadRow(row.source, problem.field, problem.reason, row.data)
+                yield row, BadRow(row.source, problem.field, problem.reason, row.data)
         else:
-            yield row
+            yield row, row
 
 
 def tokenise(config: Config, spec: DatasetSpec, renderer: Renderer, say: Callable[[str], None]) -> Tokenised:

@@ -1,0 +1,81 @@
+"""The doctor's checks: a table of functions from `Data` to findings, and the order in which they are told."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from luthier.prepare import labels
+from luthier.prepare.report import Finding
+from luthier.prepare.table import Table
+
+if TYPE_CHECKING:
+    from luthier.config import Config
+    from luthier.data.render import Renderer
+
+
+@dataclass
+class Data:
+    """What a check may look at.
+
+    file: how the user called the data set, for the commands in `fix` · evals: the data sets that it must not
+    share rows with · config, renderer: of --model; None without one · threshold: similarity from which long
+    texts are near-duplicates · cutoff: of `cutoff_len` · say: shows progress, one line.
+    """
+
+    file: str
+    table: Table
+    evals: list[Table] = field(default_factory=list)
+    config: Config | None = None
+    renderer: Renderer | None = None
+    say: Callable[[str], None] = print
+
+    @cached_property
+    def closed(self) -> tuple[str, ...] | None:
+        """The answers, when they come from a small closed set (labels); None otherwise."""
+        return labels.closed_set(self.table.answers) if self.table.stage == "sft" else None
+
+
+Check = Callable[[Data], Iterable[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Where the check is ("module:function"), what it looks for, and what it needs: "model", "eval" or ""."""
+
+    path: str
+    what: str
+    needs: str = ""
+
+
+CHECKS: dict[str, Row] = {
+    "structure": Row("structure:structure", "rows that cannot be used, and why"),
+    "texts": Row(
+        "texts:texts", "encoding damage, HTML, control tokens, placeholders, personal data, secrets"
+    ),
+    "duplicates": Row("duplicates:duplicates", "rows that say the same, exactly or nearly"),
+    "leakage": Row("duplicates:leakage", "evaluation rows that training has seen", "eval"),
+    "contradictions": Row("duplicates:contradictions", "the same input with different answers"),
+    "label_names": Row("labelled:label_names", "answers that are almost labels"),
+    "class_balance": Row("labelled:class_balance", "classes that are rare or dominate"),
+    "label_noise": Row("labelled:label_noise", "answers that the rest of the data contradicts"),
+    "agreement": Row("labelled:agreement", "label columns of several annotators that disagree"),
+    "languages": Row("variety:languages", "languages of questions and answers"),
+    "outliers": Row("variety:outliers", "rows unlike the others in length, repetition or symbols"),
+    "diversity": Row("variety:diversity", "distinct n-grams, openings and topics"),
+    "lengths": Row("lengths:lengths", "length in tokens, and what cutoff_len would cut", "model"),
+    "perplexity": Row("perplexity:perplexity", "rows that the model finds least likely", "model"),
+    "replay": Row("replay:replay", "what LLaMA-Factory would drop or change"),
+}
+ON_REQUEST = frozenset({"perplexity", "replay"})
+"""Checks that run only when they are asked for: they take long, or belong to another program."""
+
+
+def load(name: str) -> Check:
+    """The function of the check `name`."""
+    module, _, function = CHECKS[name].path.partition(":")
+    check: Check = getattr(importlib.import_module(f"luthier.prepare.checks.{module}"), function)
+    return check
