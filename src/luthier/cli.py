@@ -30,7 +30,7 @@ VERBS: dict[str, Verb] = {
     "export": Verb("luthier.export.merge:main", "RUN export_dir=DIR", "merge, save and verify a model", True),
     "check": Verb("luthier.config.cli:main_check", "CONFIG", "say all that is wrong with a configuration"),
     "keys": Verb("luthier.config.cli:main_keys", "[NAME]", "explain configuration keys"),
-    "data": Verb("luthier.prepare.cli:main", "show FILE|DATASET", "see data as the model will see it"),
+    "data": Verb("luthier.prepare.cli:main", "VERB FILE|DATASET", "show, check, clean, split, convert"),
     "runs": Verb("luthier.runs.cli:main", "[RUN ...]", "list, compare, reproduce and resume runs"),
     "demo": Verb("luthier.demo.run:main", "[--out DIR]", "the whole path in small, without network or GPU"),
 }

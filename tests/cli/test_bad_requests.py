@@ -92,7 +92,7 @@ def test_files_that_are_no_configuration(luthier: Luthier, desk: Path, text: str
         (["predict", "base"], ["dataset: is missing -> --dataset NAME or a file"]),
         (["export", "base"], ["export_dir: is missing -> export_dir=DIR"]),
         (["data", "show", "rows.json"], ["model_name_or_path: is missing -> --model DIR"]),
-        (["data", "shw", "rows.json"], ["there is no `data shw` -> luthier data show FILE --model DIR"]),
+        (["data", "shw", "rows.json"], ["there is no `data shw` -> luthier data show FILE"]),
         (["data", "show"], ["which data? -> luthier data show FILE|DATASET --model DIR"]),
         (["chat", "nowhere"], ["nowhere: no such file or directory -> a config file, a run directory"]),
         (["runs", "show"], ["the following arguments are required: run"]),

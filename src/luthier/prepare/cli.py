@@ -1,114 +1,46 @@
-"""`luthier data show`: the text that a model would read, and which part of it it would learn to write."""
+"""`luthier data VERB …`: which module does what. No logic and no heavy import lives here."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+import difflib
+import importlib
+from collections.abc import Sequence
 
-from luthier.config import Config, check, read
-from luthier.data import prepare, registry
-from luthier.data.ledger import Ledger
-from luthier.data.render import Renderer
 from luthier.errors import UsageError
-from luthier.types import BadRow, Example
 
-USAGE = """usage: luthier data show FILE|DATASET --model DIR|RUN [--template NAME] [--format json]
+VERBS = {
+    "show": "luthier.prepare.show:main",
+    "check": "luthier.prepare.check:main",
+    "clean": "luthier.prepare.clean:main",
+    "split": "luthier.prepare.divide:main",
+    "convert": "luthier.prepare.convert:main",
+}
+"""Verb -> "module:function" of a function(words) -> exit status; the module's USAGE is the verb's help."""
 
-Prints each row as the model would read it; what it would learn to write stands in [[ ]]. Any key of the
-configuration may follow (max_samples=10, mask_history=true). With --format json, one object a line:
-{"source": "file:row", "text": "...", "trained": [[start, end], ...]} with offsets in characters; a row that
-cannot be used has "field" and "reason" instead of "text" and "trained"; preference pairs have "rejected"
-(text, trained) beside the chosen answer, KTO rows their "verdict"."""
+USAGE = """usage: luthier data VERB FILE|DATASET ...
+
+  show     what the model would read, token by token: trained, masked, cut
+  check    what is wrong with the data, how bad it is, and the command that mends it
+  clean    a cleaned copy, and a ledger of every row removed or changed
+  split    train and evaluation parts without leakage between them
+  convert  another format: alpaca, sharegpt, OpenAI messages, CSV, XLSX
+
+`luthier data VERB --help` explains one. No verb changes the file that it reads."""
 
 
-def main(args: list[str]) -> int:
-    """`luthier data VERB …`. Exit code 1 when a row cannot be used."""
-    if not args or args[0] in ("-h", "--help"):
+def main(args: Sequence[str]) -> int:
+    """Run `luthier data ARGS`; returns the exit code. Raises UsageError for a verb that is not there."""
+    if not args or args[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if args else 2
-    if args[0] != "show":
-        raise UsageError(f"there is no `data {args[0]}` -> luthier data show FILE --model DIR")
-    return show(args[1:])
-
-
-def show(args: Sequence[str]) -> int:
-    """Print the rows of the data sets in `args` as they would be trained on."""
-    from luthier.model import load
-
-    config = _config(args)
-    renderer = Renderer.of(config, load.tokenizer(config))
-    _say(*config.notes, *renderer.notes)
-    bad = 0
-    for spec in registry.specs(config.dataset, config.dataset_dir, hub=prepare.hub_of(config)):
-        stage = "pt" if _is_text(spec) else config.stage
-        ledger = Ledger(spec.name, notes=list(spec.notes))
-        for row in prepare.examples(spec, stage, config.max_samples, ledger):
-            _say(*ledger.notes)
-            ledger.notes.clear()
-            if isinstance(row, BadRow):
-                bad += 1
-                print(_bad(row, config.format == "json"))
-                continue
-            print(_good(row, renderer, config.format == "json"))
-    return 1 if bad else 0
-
-
-def _is_text(spec: registry.DatasetSpec) -> bool:
-    """Text to go on with: it has its own format, or, as LLaMA-Factory lists it, a prompt and no response."""
-    alone = spec.formatting == "alpaca" and not spec.columns.get("response")
-    return spec.formatting == "text" or (alone and not spec.ranking)
-
-
-def _config(args: Sequence[str]) -> Config:
-    """`FILE --model DIR …` as a configuration of the verb `data`."""
-    if not args or args[0].startswith("-"):
-        raise UsageError("data show: which data? -> luthier data show FILE|DATASET --model DIR")
-    named = {"--model": "--model_name_or_path", "-m": "--model_name_or_path"}
-    words = [f"--dataset={args[0]}"]
-    for word in args[1:]:
-        key, equals, value = word.partition("=")
-        words.append(named.get(key, key) + equals + value)
-    return check(read(words, os.environ), "data")
-
-
-def _say(*notes: str) -> None:
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-
-
-def _bad(row: BadRow, as_json: bool) -> str:
-    if as_json:
-        return json.dumps(
-            {"source": row.source, "field": row.field, "reason": row.reason}, ensure_ascii=False
-        )
-    return f"--- {row.source}: {row.field + ': ' if row.field else ''}{row.reason}"
-
-
-def _good(row: Example, renderer: Renderer, as_json: bool) -> str:
-    """A row as the model reads it; a pair's rejected answer stands beside the chosen one."""
-    text, trained = renderer.show(row)
-    shown: dict[str, Any] = {"source": row.source, "text": text, "trained": [list(span) for span in trained]}
-    if row.verdict is not None:
-        shown["verdict"] = row.verdict
-    if len(row.branches) > 1:
-        text, trained = renderer.show(replace(row, branches=row.branches[1:]))
-        shown["rejected"] = {"text": text, "trained": [list(span) for span in trained]}
-    if as_json:
-        return json.dumps(shown, ensure_ascii=False)
-    verdict = "" if row.verdict is None else f" (verdict: {str(row.verdict).lower()})"
-    lines = [f"--- {row.source}{verdict}", _marked(shown)]
-    if "rejected" in shown:
-        lines += ["--- rejected", _marked(shown["rejected"])]
-    return "\n".join(lines)
-
-
-def _marked(shown: Mapping[str, Any]) -> str:
-    text, marked, last = shown["text"], "", 0
-    for start, end in shown["trained"]:
-        marked += text[last:start] + "[[" + text[start:end] + "]]"
-        last = end
-    return str(marked + text[last:])
+    verb, words = args[0], list(args[1:])
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, 1, 0.4)
+        hint = f"luthier data {near[0]} FILE" if near else f"one of {', '.join(VERBS)}"
+        raise UsageError(f"there is no `data {verb}` -> {hint}")
+    module, function = VERBS[verb].split(":")
+    handler = importlib.import_module(module)
+    if "--help" in words or "-h" in words:
+        print(handler.USAGE)
+        return 0
+    return int(getattr(handler, function)(words))
