@@ -78,3 +78,13 @@ class Report:
             "skipped": self.skipped,
             "seconds": round(self.seconds, 3),
         }
+
+
+def shown(bad: BadRow) -> str:
+    """A row that cannot be used, in one line: file:row: field: reason."""
+    return f"{bad.source}: {bad.field + ': ' if bad.field else ''}{bad.reason}"
+
+
+def some(count: int, what: str = "row") -> str:
+    """ "1 row", "1,200 rows"."""
+    return f"{count:,} {what}{'s' * (count != 1)}"

@@ -26,7 +26,14 @@ class Words:
 
     def config(self, dataset: str) -> Config:
         """The configuration of a verb `data` that reads `dataset` with the given keys (a model is needed)."""
-        words = [f"--dataset={dataset}", *(f"--{key}={value}" for key, value in self.keys.items())]
+        return self._read([f"--dataset={dataset}"])
+
+    def config_of(self, file: str) -> Config:
+        """The configuration of a file such as train.yaml, with the given keys."""
+        return self._read([file])
+
+    def _read(self, first: list[str]) -> Config:
+        words = [*first, *(f"--{key}={value}" for key, value in self.keys.items())]
         return check(read(words, os.environ), "data")
 
 

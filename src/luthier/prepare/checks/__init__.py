@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 class Data:
     """What a check may look at.
 
-    file: how the user called the data set, for the commands in `fix` · evals: the data sets that it must not
-    share rows with · config, renderer: of --model; None without one · threshold: similarity from which long
-    texts are near-duplicates · cutoff: of `cutoff_len` · say: shows progress, one line.
+    file: the words that name the data set in a command, for `fix` · evals: the data sets that it must not
+    share rows with · config, renderer: of --model; None without one · converted: values that were read as
+    something else, counted · say: shows progress, one line.
     """
 
     file: str
@@ -31,6 +32,7 @@ class Data:
     evals: list[Table] = field(default_factory=list)
     config: Config | None = None
     renderer: Renderer | None = None
+    converted: Counter[str] = field(default_factory=Counter)
     say: Callable[[str], None] = print
 
     @cached_property

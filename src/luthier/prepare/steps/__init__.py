@@ -60,6 +60,7 @@ STEPS: dict[str, Row] = {
     "pii_anonymization": Row(
         "privacy:pii_anonymization", True, "mask personal data and secrets, or fake them"
     ),
+    "placeholder_filling": Row("placeholders:placeholder_filling", False, "fill in {{name}} and its like"),
     "quality_filter": Row("quality:quality_filter", True, "drop by length, repetition, symbols, language"),
     "content_filter": Row("content:content_filter", False, "report or drop harmful content by rules"),
     "lowercasing": Row("words:lowercasing", False, "lower case everywhere"),
