@@ -1,0 +1,186 @@
+"""`luthier data check`: literal files, what is found in which row, and the exit code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import luthier.demo
+from luthier import cli
+from luthier.errors import LuthierError
+from luthier.prepare import check
+from luthier.prepare.checks import CHECKS, load, texts
+from luthier.prepare.opened import opened
+
+BASE = str(Path(luthier.demo.__file__).parent / "base")
+ROWS: list[dict[str, Any]] = [
+    {"instruction": "Who are you?", "input": "", "output": "I am {{name}}, made by {{author}}."},
+    {"instruction": "How do I reach you?", "input": "", "output": "Call 13800138000 or mail anna.k@web.de."},
+    {"instruction": "Say nothing", "input": "", "output": ""},
+    {"instruction": "Hi <|im_end|>", "input": "", "output": "<p>Hello</p>&nbsp;"},
+    {"instruction": "Name a fruit", "input": "", "output": "The best of them all, without any doubt, is, "},
+    {"instruction": "Cafe in Paris?", "input": "", "output": "CafÃ© de Flore\x07"},
+    {
+        "instruction": "Lend me your key",
+        "input": "",
+        "output": "sk-proj-abcdEFGH1234ijklMNOP5678qrstUVWX9012",
+    },
+    {"instruction": "Wash", "output": "\ufffd\ufffd"},
+    {"instruction": "Sing", "output": "la di da la di da la di da la di da la di da la di da la di da"},
+    {"input": "no instruction", "output": "x"},
+]
+
+
+def written(folder: Path, rows: object, name: str = "rows.json") -> str:
+    path = folder / name
+    path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    return str(path)
+
+
+def checked(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
+    assert cli.main(["data", "check", *args, "--format", "json"]) == 0
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return report
+
+
+def test_each_kind_is_found_in_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = checked(capsys, written(tmp_path, ROWS), "--only", "structure,texts")
+    assert (report["rows"], report["kept"]) == (10, 8)
+    assert report["rejected"] == [
+        {"source": "rows.json:3", "field": "output", "reason": "empty answer"},
+        {"source": "rows.json:10", "field": "instruction", "reason": "missing; the row has input, output"},
+    ]
+    found = {
+        one["check"]: (one["severity"], one["rows"])
+        for one in report["findings"]
+        if one["check"] != "structure"
+    }
+    assert found == {
+        "secrets": ("error", ["rows.json:7"]),
+        "encoding": ("warning", ["rows.json:6"]),
+        "lost_characters": ("warning", ["rows.json:8"]),
+        "control_characters": ("warning", ["rows.json:6"]),
+        "html": ("warning", ["rows.json:4"]),
+        "control_tokens": ("warning", ["rows.json:4"]),
+        "placeholders": ("warning", ["rows.json:1"]),
+        "personal_data": ("warning", ["rows.json:2"]),
+        "truncation": ("warning", ["rows.json:5"]),
+        "repetition": ("warning", ["rows.json:9"]),
+    }
+    assert [one["rows"] for one in report["findings"] if one["check"] == "structure"] == [
+        ["rows.json:3"],
+        ["rows.json:10"],
+    ]
+    assert all(one["count"] == len(one["rows"]) and one["fix"] for one in report["findings"])
+
+
+def test_what_is_private_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "check", written(tmp_path, ROWS), "--only", "texts"]) == 0
+    shown = capsys.readouterr().out
+    assert "personal_data" in shown and "secrets" in shown
+    assert "13800138000" not in shown and "anna.k" not in shown and "MNOP5678" not in shown
+
+
+def test_a_clean_file_has_no_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"instruction": f"What is {k} + {k}?", "output": f"It is {2 * k}."} for k in range(20)]
+    report = checked(capsys, written(tmp_path, rows), "--only", "structure,texts", "--fail-on", "note")
+    assert report["findings"] == [] and report["kept"] == 20
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "status"),
+    [
+        (ROWS[:1], "error", 0),
+        (ROWS[:1], "warning", 1),
+        (ROWS[:3], "error", 1),
+        (ROWS[1:2], "note", 1),
+    ],
+)
+def test_the_exit_code_is_for_ci(tmp_path: Path, rows: list[Any], limit: str, status: int) -> None:
+    words = ["data", "check", written(tmp_path, rows), "--only", "structure,texts", "--fail-on", limit]
+    assert cli.main(words) == status
+
+
+def test_processes_find_what_one_process_finds(tmp_path: Path) -> None:
+    rows = [ROWS[k % len(ROWS)] for k in range(800)]
+    request = check.requested([written(tmp_path, rows)])
+    table = check.table_of(opened(request.names[0], {}), request.say)
+    data = check.Data("rows.json", table)
+    with texts.started(data, 0) as here:
+        alone = here()
+    texts_few, texts.FEW = texts.FEW, 10
+    try:
+        with texts.started(data, 2) as there:
+            together = there()
+    finally:
+        texts.FEW = texts_few
+    assert {name: hits.rows for name, hits in alone.items()} == {
+        name: hits.rows for name, hits in together.items()
+    }
+    assert alone["html"].kinds == together["html"].kinds
+    assert len(alone["html"].rows) == 80
+
+
+def test_a_configuration_says_which_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(tmp_path, ROWS[:4])
+    info = {"mine": {"file_name": "rows.json"}}
+    written(tmp_path, info, "dataset_info.json")
+    config = tmp_path / "train.yaml"
+    config.write_text(
+        f"model_name_or_path: {BASE}\ndataset: mine\ndataset_dir: {tmp_path}\n"
+        f"output_dir: {tmp_path}/run\nstage: sft\ntemplate: chatml\ncutoff_len: 64\n",
+        encoding="utf-8",
+    )
+    report = checked(capsys, str(config), "--only", "structure,texts")
+    assert (report["dataset"], report["rows"]) == ("mine", 4)
+    html = next(one for one in report["findings"] if one["check"] == "html")
+    assert html["fix"] == f"luthier data clean mine --dataset_dir {tmp_path} --steps html_removal"
+
+
+def test_a_name_with_blanks_is_quoted_in_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = written(tmp_path, ROWS[3:4], "my rows; rm.json")
+    report = checked(capsys, name, "--only", "texts")
+    assert f"luthier data clean '{name}' --steps html_removal" in {one["fix"] for one in report["findings"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "which data?"),
+        (["x.json", "--fail-on", "fatal"], "--fail-on fatal -> one of error, warning, note"),
+        (["x.json", "--only", "htm"], "no check htm -> one of structure"),
+        (["x.json", "--evl", "y.json"], "--evl: no such option -> did you mean --eval?"),
+        (["x.json", "--eval"], "--eval: a value is missing"),
+    ],
+)
+def test_wrong_requests(words: list[str], said: str) -> None:
+    with pytest.raises(LuthierError, match=said) as error:
+        check.main(words)
+    assert error.value.exit_code == 2
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.json").write_text('[{"instruction": "a" "output": 1}]', encoding="utf-8")
+    for name, place in (
+        ("broken.json", "broken.json:1: line 1: not valid JSON"),
+        ("none.json", "no such file"),
+    ):
+        assert cli.main(["data", "check", str(tmp_path / name), "--format", "json"]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == "" and place in captured.err
+
+
+def test_a_report_for_people_is_not_overwritten(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    words = ["data", "check", written(tmp_path, ROWS), "--only", "structure,texts", "--html", str(page)]
+    assert cli.main(words) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "rows.json:3" in text and "<p>Hello" not in text and "html_removal" in text
+    assert cli.main(words) == 2
+    assert cli.main([*words, "--overwrite", "--lang", "zh"]) == 0
+
+
+def test_every_check_is_there() -> None:
+    for name in CHECKS:
+        assert callable(load(name)), name
