@@ -88,6 +88,15 @@ def test_drop_and_error() -> None:
         chat.renderer(chat.CHATML, cutoff_len=40, cutoff_policy="error").examples(rows)
 
 
+def test_a_row_is_too_long_only_when_its_prompt_and_one_ending_are() -> None:
+    row = chat.example(chat.say(WORDS, "yes"))
+    length = len(chat.sequence(one(chat.renderer(chat.CHATML), row))[0])
+    for policy in ("drop", "error"):
+        assert one(chat.renderer(chat.CHATML, cutoff_len=length, cutoff_policy=policy), row).cut == 0
+    [bad] = chat.renderer(chat.CHATML, cutoff_len=length - 1, cutoff_policy="drop").examples([row])
+    assert isinstance(bad, BadRow) and bad.reason == f"{length} tokens, more than cutoff_len = {length - 1}"
+
+
 def test_a_prompt_alone_is_shortened_too() -> None:
     made = chat.renderer(chat.CHATML, cutoff_len=60)
     rendered = one(made, Example(tuple(chat.say(WORDS))))

@@ -8,7 +8,7 @@ everything that the template writes, and at least FLOOR tokens of each text stay
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,13 +24,21 @@ class TooLong(Exception):
 
 @dataclass(slots=True)
 class Coded:
-    """A piece in tokens. texts: messages of users and tools that stand in it."""
+    """A piece in tokens. texts: messages of users and tools that stand in it.
+
+    gone: what was cut out of it, each with its place among the piece's tokens before any was cut.
+    """
 
     piece: Piece
     begins: bool
     ids: Ids
     weight: float
     texts: Sequence[str] = ()
+    gone: list[tuple[int, Ids]] = field(default_factory=list)
+
+
+Groups = list[list[Coded]]
+"""The trunk, then the branches."""
 
 
 def fit(encoder: Encoder, trunk: list[Coded], branches: list[list[Coded]], limit: int) -> int:
@@ -104,6 +112,8 @@ def _shorten(encoder: Encoder, pieces: list[Coded], excess: int, spans: Spans) -
         start = a + (b - a - gone) // 2 if middle else b - gone
         start, stop = _whole_characters(offsets, start, start + gone, a, b)
         excess -= stop - start
+        # From the last range of a piece to its first, so `start` is the place among all of its tokens.
+        pieces[k].gone.append((start, pieces[k].ids[start:stop]))
         pieces[k].ids = np.delete(pieces[k].ids, np.s_[start:stop])
         if excess <= 0:
             return

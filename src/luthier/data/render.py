@@ -9,20 +9,21 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from luthier.data import template as templates
-from luthier.data.cutoff import Coded, TooLong, fit
+from luthier.data.cutoff import Coded, Groups, TooLong, fit
 from luthier.data.drafts import Draft, Drafter, RenderOptions
 from luthier.data.encode import BREAK, RESERVED, SEAM, Encoder, Ids
 from luthier.data.jinja_guards import today
 from luthier.data.template import Template
-from luthier.data.turns import Piece, RowProblem
+from luthier.data.turns import READ, Piece, RowProblem
 from luthier.errors import DataError, TemplateError
 from luthier.runs import hashing
 from luthier.types import BadRow, Example, Message, Rendered, Tokens
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CUTOFF", "RenderOptions", "Renderer"]
 
-VERSION = 1
+VERSION = 2
 """Raise when the same inputs would give other tokens."""
 CUTOFF = "cutoff_len"
 """`BadRow.field` of rows that were dropped for their length (cutoff_policy: drop)."""
 _EMPTY = Tokens(np.zeros(0, np.int32), np.zeros(0, np.float32))
 _SHOWN = 10
+Made = TypeVar("Made")
 
 
 class Renderer:
@@ -127,6 +129,10 @@ class Renderer:
     # -- what others ask --------------------------------------------------------------------------
 
     @property
+    def encoder(self) -> Encoder:
+        return self._encoder
+
+    @property
     def counts(self) -> Counter[str]:
         return self._drafter.counts
 
@@ -201,6 +207,18 @@ class Renderer:
         Raises TemplateError when the template cannot express a kind of message that the data has, DataError
         when `cutoff_policy` is error and rows are too long.
         """
+        result = self._each(examples, self._one)
+        self._stop_if_too_long(result)
+        return result
+
+    def pieces(self, examples: Sequence[Example]) -> list[list[Groups] | BadRow]:
+        """What `examples` gives, piece by piece, each with what the cutoff took out of it: for looking at."""
+        return self._each(examples, self._groups)
+
+    def _each(
+        self, examples: Sequence[Example], make: Callable[[Example, Draft, _Chunk, int, list[int]], Made]
+    ) -> list[list[Made] | BadRow]:
+        """Drafts of all examples, encoded at once, then one Made of each draft."""
         drafts: list[list[Draft] | BadRow] = []
         wanted: list[tuple[str, bool]] = []
         weights: list[float] = []
@@ -218,16 +236,21 @@ class Renderer:
         ids, starts = self._encoder.encode(wanted)
         mask = np.repeat(np.array(weights, np.float32), np.diff(starts))
         chunk = _Chunk(ids, mask, starts.tolist(), wanted)
-        result: list[list[Rendered] | BadRow] = []
+        result: list[list[Made] | BadRow] = []
         for example, found in zip(examples, drafts, strict=True):
-            result.append(found if isinstance(found, BadRow) else self._rendered(example, found, chunk))
-        self._stop_if_too_long(result)
+            result.append(found if isinstance(found, BadRow) else self._made(example, found, chunk, make))
         return result
 
     # -- tokens -----------------------------------------------------------------------------------
 
-    def _rendered(self, example: Example, drafts: Sequence[Draft], chunk: _Chunk) -> list[Rendered] | BadRow:
-        result: list[Rendered] = []
+    def _made(
+        self,
+        example: Example,
+        drafts: Sequence[Draft],
+        chunk: _Chunk,
+        make: Callable[[Example, Draft, _Chunk, int, list[int]], Made],
+    ) -> list[Made] | BadRow:
+        result: list[Made] = []
         problem = None
         for draft in drafts:
             first = chunk.at
@@ -236,30 +259,35 @@ class Renderer:
                 chunk.at += len(group)
                 bounds.append(chunk.starts[chunk.at])
             try:
-                result.append(self._one(example, draft, chunk, first, bounds))
+                result.append(make(example, draft, chunk, first, bounds))
             except RowProblem as found:
                 problem = BadRow(example.source, found.field, found.reason)
         return problem or result
 
     def _one(self, example: Example, draft: Draft, chunk: _Chunk, first: int, bounds: list[int]) -> Rendered:
-        if not draft.trunk and _is_text(example):
-            return self._text_tokens(example, chunk.ids[bounds[0] : bounds[-1]])
-        longest = max([b - a for a, b in itertools.pairwise(bounds)], default=0)
-        if bounds[1] - bounds[0] + longest > self.options.cutoff_len:
-            return self._shortened(example, draft, chunk, first, bounds[1] - bounds[0] + longest)
+        if (not draft.trunk and _is_text(example)) or _longest(bounds) > self.options.cutoff_len:
+            groups = self._groups(example, draft, chunk, first, bounds)
+            shortened = [_tokens([(c.ids, c.weight) for c in group]) for group in groups]
+            cut = sum(len(ids) for group in groups for c in group for _, ids in c.gone)
+            return Rendered(shortened[0], tuple(shortened[1:]), example.verdict, example.source, cut)
         ids, mask = chunk.ids, chunk.mask
         parts = [Tokens(ids[a:b], mask[a:b]) for a, b in itertools.pairwise(bounds)]
         return Rendered(parts[0], tuple(parts[1:]), example.verdict, example.source)
 
-    def _shortened(self, example: Example, draft: Draft, chunk: _Chunk, first: int, length: int) -> Rendered:
-        limit = self.options.cutoff_len
-        if self.options.cutoff_policy != "cut_prompt":
+    def _groups(self, example: Example, draft: Draft, chunk: _Chunk, first: int, bounds: list[int]) -> Groups:
+        """The pieces of a draft in tokens, shortened where they are too long. Raises RowProblem (CUTOFF)."""
+        if not draft.trunk and _is_text(example):
+            text = Coded(draft.branches[0][0], True, chunk.ids[bounds[0] : bounds[-1]], 1.0)
+            begin, end = self._text_ends
+            return [[], [*begin, text, *end]]
+        length, limit = _longest(bounds), self.options.cutoff_len
+        if length > limit and self.options.cutoff_policy != "cut_prompt":
             raise RowProblem(CUTOFF, f"{length} tokens, more than cutoff_len = {limit}")
         messages = [
             m for part in (example.trunk, *example.branches) for m in part if m.role in ("user", "tool")
         ]
         texts = [self._drafter.control(m.role).broken(m.content) for m in messages if m.content.strip()]
-        groups: list[list[Coded]] = []
+        groups: Groups = []
         for b, group in enumerate(draft.groups):
             groups.append([])
             for piece in group:
@@ -267,12 +295,12 @@ class Renderer:
                 weight = draft.weight(piece, max(b - 1, 0))
                 groups[-1].append(Coded(piece, chunk.wanted[first][1], ids, weight, texts))
                 first += 1
-        try:
-            cut = fit(self._encoder, groups[0], groups[1:], limit)
-        except (TooLong, ValueError) as error:
-            raise RowProblem(CUTOFF, f"{length} tokens: {error}") from error
-        parts = [_tokens([(c.ids, c.weight) for c in group]) for group in groups]
-        return Rendered(parts[0], tuple(parts[1:]), example.verdict, example.source, cut)
+        if length > limit:
+            try:
+                fit(self._encoder, groups[0], groups[1:], limit)
+            except (TooLong, ValueError) as error:
+                raise RowProblem(CUTOFF, f"{length} tokens: {error}") from error
+        return groups
 
     def _stop_if_too_long(self, result: Sequence[list[Rendered] | BadRow]) -> None:
         if self.options.cutoff_policy != "error":
@@ -294,25 +322,25 @@ class Renderer:
             raise RowProblem("text", "the text holds a Unicode noncharacter (U+FDD0 to U+FDD3); remove it")
         return Draft([], [[Piece(self._drafter.control("text").broken(text), 0)]], [[1.0]])
 
-    def _text_tokens(self, example: Example, ids: Ids) -> Rendered:
-        """A document: beginning of text where the tokenizer writes one, the text, end of text; all learnt."""
-        first, last = self._text_ends()
-        whole = np.array([*first, *ids, *last], dtype=np.int32)
-        mask = np.ones(len(whole), dtype=np.float32)
-        mask[: len(first)] = 0.0
-        return Rendered(_EMPTY, (Tokens(whole, mask),), example.verdict, example.source)
-
-    def _text_ends(self) -> tuple[list[int], list[int]]:
+    @cached_property
+    def _text_ends(self) -> tuple[list[Coded], list[Coded]]:
+        """What stands around a document, which is all learnt but for its beginning: beginning of text where
+        the tokenizer writes one, and end of text."""
         tokenizer = self.tokenizer
-        bos = tokenizer.bos_token_id
-        first = [bos] if bos is not None and list(tokenizer("a")["input_ids"])[:1] == [bos] else []
+        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        begins = bos is not None and list(tokenizer("a")["input_ids"])[:1] == [bos]
         vocabulary = tokenizer.get_vocab()
         if self.template.name == "llama3" and "<|end_of_text|>" in vocabulary:
-            return first, [vocabulary["<|end_of_text|>"]]  # its eos ends turns, not documents
-        return first, [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+            eos = vocabulary["<|end_of_text|>"]  # its eos ends turns, not documents
+
+        def coded(token: int, turn: int, weight: float) -> Coded:
+            text = str(tokenizer.decode([token]))
+            return Coded(Piece(text, turn, len(text)), False, np.array([token], np.int32), weight)
+
+        return [coded(bos, READ, 0.0)] if begins else [], [coded(eos, 0, 1.0)] if eos is not None else []
 
     def _show_text(self, example: Example) -> tuple[str, list[tuple[int, int]]]:
-        first, last = (str(self.tokenizer.decode(ids)) if ids else "" for ids in self._text_ends())
+        first, last = ("".join(c.piece.text for c in coded) for coded in self._text_ends)
         text = _text_of(example)
         return first + text + last, [(len(first), len(first + text + last))]
 
@@ -345,6 +373,11 @@ def _flatten(draft: Draft, wanted: list[tuple[str, bool]], weights: list[float])
             wanted.append((piece.text, begins))
             begins = False
             weights.append(draft.weight(piece, b - 1 if b else 0))
+
+
+def _longest(bounds: Sequence[int]) -> int:
+    """Tokens of the trunk and the longest branch."""
+    return bounds[1] - bounds[0] + max((b - a for a, b in itertools.pairwise(bounds[1:])), default=0)
 
 
 def _tokens(pieces: Sequence[tuple[Ids, float]]) -> Tokens:
