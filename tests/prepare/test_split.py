@@ -54,6 +54,20 @@ def test_rows_alone_are_within_one_of_their_share(classes: list[str], seed: int)
         assert all(abs(counts[c] - SHARES[part] * n) <= 1 for c, n in totals.items())
 
 
+def test_many_small_classes_do_not_all_round_the_same_way() -> None:
+    classes = [f"class {i % 40}" for i in range(40 * 14)]  # 1.4 rows of each are asked for
+    sizes = {part: len(rows) for part, rows in split({"train": 0.9, "eval": 0.1}, classes).parts.items()}
+    assert sizes == {"train": 504, "eval": 56}
+    sizes = {part: len(rows) for part, rows in split(SHARES, [i // 4 for i in range(400)]).parts.items()}
+    assert sizes == {"train": 320, "eval": 40, "test": 40}
+
+
+def test_classes_of_one_row_are_all_for_training() -> None:
+    found = split({"eval": 0.1, "train": 0.9}, [*range(50), *["many"] * 1000])
+    assert set(range(50)) <= set(found.parts["train"])
+    assert len(found.parts["eval"]) == 100
+
+
 @pytest.mark.parametrize("shares", [{}, {"train": 1.1, "eval": -0.1}, {"train": 0.5, "eval": 0.4}])
 def test_shares_must_add_up(shares: dict[str, float]) -> None:
     with pytest.raises(DataError, match="add up to 1"):

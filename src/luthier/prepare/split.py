@@ -32,8 +32,10 @@ def split(
 
     classes: the class of each row, or the same value for all · groups: rows with equal values stay together
     (`near.components`). The largest groups are placed first, each where its classes are missing most
-    (after Sechidis et al., 2011, doi:10.1007/978-3-642-23808-6_10); so a class with a single group goes to
-    the largest part. A function of its arguments only.
+    (after Sechidis et al., 2011, doi:10.1007/978-3-642-23808-6_10). Of rows by themselves, each part first
+    gets the whole rows that it lacks of a class; one more goes to the part that is behind its share of all
+    rows, so that many small classes do not all round the same way. The first row of a class goes to the
+    largest part: what is evaluated should have been trained. A function of its arguments only.
 
     Raises DataError for shares that are not positive or do not add up to 1, and for lists of unequal length.
     """
@@ -49,16 +51,20 @@ def split(
     blocks = list(members.values())
     random.Random(seed).shuffle(blocks)
     totals = Counter(classes)
+    order = {c: (n, k) for k, (c, n) in enumerate(totals.items())}
     # Small classes first among equals: they have the fewest chances to come out right.
-    blocks.sort(key=lambda block: (-len(block), min(totals[classes[i]] for i in block)))
+    blocks.sort(key=lambda block: (-len(block), min(order[classes[i]] for i in block)))
     wanted = {(part, c): share * n for part, share in shares.items() for c, n in totals.items()}
-    room = {part: share * len(classes) for part, share in shares.items()}
     parts: dict[str, list[int]] = {part: [] for part in shares}
+    placed: Counter[Hashable] = Counter()
     for block in blocks:
         counts = Counter(classes[i] for i in block)
-        part = max(shares, key=lambda p: (_need(p, counts, wanted), room[p]))
+        first = not any(placed[c] for c in counts)
+        due = placed.total() + sum(totals[c] - placed[c] for c in counts)  # rows once these classes are done
+        behind = {p: share if first else share * due - len(parts[p]) for p, share in shares.items()}
+        part = max(shares, key=lambda p: (_need(p, counts, wanted), behind[p]))
         parts[part] += block
-        room[part] -= len(block)
+        placed += counts
         for c, n in counts.items():
             wanted[part, c] -= n
     deviation = max((abs(left) / totals[c] for (_, c), left in wanted.items()), default=0.0)
@@ -66,5 +72,8 @@ def split(
 
 
 def _need(part: str, counts: Counter[Hashable], wanted: Mapping[tuple[str, Hashable], float]) -> float:
-    """How many rows of a block's classes the part still lacks, weighted by the block's own mix."""
-    return sum(n * wanted[part, c] for c, n in counts.items()) / counts.total()
+    """How many rows of a block's classes the part still lacks, weighted by the block's own mix; for a row by
+    itself, all that is less than one counts the same."""
+    total = counts.total()
+    need = round(sum(n * wanted[part, c] for c, n in counts.items()) / total, 9)
+    return 0.5 if total == 1 and 0 < need < 1 else need
