@@ -1,104 +1,255 @@
-"""`luthier data show`: the text that a model would read, and which part of it it would learn to write."""
+"""`luthier data show`: what the model would read, token by token, and what of it it would learn to write."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 
-from luthier.config import Config, check, read
-from luthier.data import prepare, registry
-from luthier.data.ledger import Ledger
+from luthier.config import Config
 from luthier.data.render import Renderer
-from luthier.errors import UsageError
+from luthier.errors import DataError, UsageError
+from luthier.prepare import show_page, show_screen, words
+from luthier.prepare.opened import Opened, opened
+from luthier.prepare.show_rows import BAD, FLAGS, Look, Seen, Selection
+from luthier.prepare.words import Words
+from luthier.runs import atomic
 from luthier.types import BadRow, Example
 
-USAGE = """usage: luthier data show FILE|DATASET --model DIR|RUN [--template NAME] [--format json]
+USAGE = f"""usage: luthier data show FILE|DATASET [ROW ...] --model DIR|RUN
 
-Prints each row as the model would read it; what it would learn to write stands in [[ ]]. Any key of the
-configuration may follow (max_samples=10, mask_history=true). With --format json, one object a line:
-{"source": "file:row", "text": "...", "trained": [[start, end], ...]} with offsets in characters; a row that
-cannot be used has "field" and "reason" instead of "text" and "trained"; preference pairs have "rejected"
-(text, trained) beside the chosen answer, KTO rows their "verdict"."""
+Prints each row as the model would read it. On a terminal what it would learn to write is green and what
+cutoff_len removes is red; elsewhere they stand in [[ ]] and [- -]. Training makes its tokens the same way.
+
+  ROW                17, 3-7,12 or 40- by number, or by source: train.json:17
+  --only FLAGS       rows that have one of: {", ".join(FLAGS)}
+  --limit N          how many rows; all of them: --limit all (default: 10 on a terminal, 100 with --html)
+  --ids              the number of every token, and its bytes where several make one character
+  --html FILE        a page for a browser (--overwrite: also when FILE is there)
+  --format json      one object a line: {{"source": "file:row", "text": "…", "trained": [[start, end], …]}}
+  --template NAME    or any other key of the configuration: cutoff_len=512, mask_history=true, max_samples=10
+
+In JSON, offsets count characters. "cut" has the ranges that cutoff_len removes, "flags" what --only asks for,
+"rejected" the other answer of a pair, "verdict" that of a KTO row, "parts" the sequences of a row that
+history: as_template splits, "block_ends" where blocks of pre-training end, "tokens" (with --ids) all tokens.
+A row that cannot be used has "field" and "reason" instead. Exit code 1 when there is such a row."""
+
+OPTIONS: dict[str, str | None] = {
+    "only": None,
+    "limit": None,
+    "html": None,
+    "ids": "true",
+    "overwrite": "true",
+}
+SCREENFUL, PAGEFUL = 10, 100
+CHUNK = 256
+COUNTED = 100_000
+"""How many rows behind the last one shown are counted."""
+
+
+@dataclass
+class Request:
+    """Which rows, and how. limit: None for all · tally: rows looked at, by flag and "rows"."""
+
+    words: Words
+    config: Config
+    rows: Selection
+    only: tuple[str, ...]
+    limit: int | None
+    ids: bool
+    as_json: bool
+    tally: Counter[str] = field(default_factory=Counter)
+    shown: int = 0
+    more: int = 0
+
+    def wants(self, seen: Seen) -> bool:
+        return not self.only or any(flag in self.only for flag in seen.flags)
+
+    @property
+    def full(self) -> bool:
+        return self.limit is not None and self.shown >= self.limit
+
+    @property
+    def over(self) -> bool:
+        """Whether the rest need only be counted; a filter is told of all rows."""
+        return self.full and not self.only
+
+
+Draw = Callable[[Seen, Renderer], None]
 
 
 def main(args: Sequence[str]) -> int:
-    """Print the rows of the data sets in `args` as they would be trained on; 1 when a row cannot be used."""
+    """Print rows as they would be trained on; 1 when a row cannot be used.
+
+    Raises UsageError for words or a ROW that make no sense, DataError for a file that cannot be read at all.
+    """
     from luthier.model import load
 
-    config = _config(args)
-    renderer = Renderer.of(config, load.tokenizer(config))
-    _say(*config.notes, *renderer.notes)
-    bad = 0
-    for spec in registry.specs(config.dataset, config.dataset_dir, hub=prepare.hub_of(config)):
-        stage = "pt" if _is_text(spec) else config.stage
-        ledger = Ledger(spec.name, notes=list(spec.notes))
-        for row in prepare.examples(spec, stage, config.max_samples, ledger):
-            _say(*ledger.notes)
-            ledger.notes.clear()
-            if isinstance(row, BadRow):
-                bad += 1
-                print(_bad(row, config.format == "json"))
-                continue
-            print(_good(row, renderer, config.format == "json"))
-    return 1 if bad else 0
+    screen = show_screen.console()
+    request = _requested(args, screen.is_terminal)
+    renderer = Renderer.of(request.config, load.tokenizer(request.config))
+    _say(*request.config.notes, *renderer.notes)
+    page: list[dict[str, object]] = []
+    draw = _draw(request, screen, page)
+    names = list(request.config.dataset or ())
+    for name in names:
+        _show(name, request, renderer, draw)
+    if not request.over:
+        request.rows.check(", ".join(names))
+    closing = _closing(request)
+    if "html" in request.words.options:
+        _write(request, page, ", ".join(names), renderer, closing)
+    if closing and (request.only or not request.as_json):
+        print(closing, file=sys.stderr)
+    return 1 if request.tally[BAD] else 0
 
 
-def _is_text(spec: registry.DatasetSpec) -> bool:
-    """Text to go on with: it has its own format, or, as LLaMA-Factory lists it, a prompt and no response."""
-    alone = spec.formatting == "alpaca" and not spec.columns.get("response")
-    return spec.formatting == "text" or (alone and not spec.ranking)
-
-
-def _config(args: Sequence[str]) -> Config:
-    """`FILE --model DIR …` as a configuration of the verb `data`."""
-    if not args or args[0].startswith("-"):
+def _requested(args: Sequence[str], on_terminal: bool) -> Request:
+    """Raises UsageError."""
+    found = words.parse(args, OPTIONS, "show")
+    if not found.given:
         raise UsageError("data show: which data? -> luthier data show FILE|DATASET --model DIR")
-    named = {"--model": "--model_name_or_path", "-m": "--model_name_or_path"}
-    words = [f"--dataset={args[0]}"]
-    for word in args[1:]:
-        key, equals, value = word.partition("=")
-        words.append(named.get(key, key) + equals + value)
-    return check(read(words, os.environ), "data")
+    name, options = found.given[0], found.options
+    from_file = Path(name).suffix in (".yaml", ".yml")
+    config = found.config_of(name) if from_file else found.config(name)
+    if from_file:
+        found.keys.setdefault("stage", config.stage)
+        if not config.dataset:
+            raise UsageError(f"{name}: names no data -> add dataset: NAME")
+    only = tuple(options["only"].split(",")) if "only" in options else ()
+    strange = [flag for flag in only if flag not in FLAGS]
+    if strange:
+        raise UsageError(f"data show: --only {','.join(strange)} -> one or more of {', '.join(FLAGS)}")
+    as_json, rows = config.format == "json", Selection.of(found.given[1:])
+    if "html" in options:
+        _check_place(Path(options["html"]), as_json, "overwrite" in options)
+    limit = PAGEFUL if "html" in options else SCREENFUL if on_terminal and not as_json else None
+    limit = _limit(options["limit"]) if "limit" in options else None if rows.items else limit
+    return Request(found, config, rows, only, limit, options.get("ids", "false") == "true", as_json)
+
+
+def _limit(word: str) -> int | None:
+    if word == "all":
+        return None
+    if not word.isdecimal() or int(word) < 1:
+        raise UsageError(f"data show: --limit {word} -> a number from 1, or all")
+    return int(word)
+
+
+def _check_place(path: Path, as_json: bool, overwrite: bool) -> None:
+    if as_json:
+        raise UsageError("data show: --html FILE and --format json are two forms -> one of them")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise UsageError(f"{path} is there already -> another name, or --overwrite for a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such directory -> make it first")
+
+
+def _draw(request: Request, screen: show_screen.Console, page: list[dict[str, object]]) -> Draw:
+    """What becomes of each row."""
+    if "html" in request.words.options:
+        return lambda seen, renderer: page.append(show_page.row(seen, renderer))
+    if request.as_json:
+        return lambda seen, renderer: print(
+            json.dumps(show_screen.as_dict(seen, renderer, request.ids), ensure_ascii=False)
+        )
+    if show_screen.coloured(screen):
+        return show_screen.Screen(screen, request.ids).row
+    return lambda seen, renderer: print(show_screen.plain(seen, renderer, request.ids))
+
+
+def _show(name: str, request: Request, renderer: Renderer, draw: Draw) -> None:
+    """Draw the rows of one data set, and count those behind the last one that is drawn."""
+    config = request.config
+    keys = {"dataset_dir": config.dataset_dir, **request.words.keys}
+    source = opened(name, keys)
+    look = Look(renderer, config, source.stage)
+    rows = _asked(source, look, request)
+    while not request.over:
+        room = CHUNK if request.limit is None or request.only else min(CHUNK, request.limit - request.shown)
+        chunk, error = _chunk(rows, room)
+        _say_of(source)
+        for seen in look.at(chunk):
+            _account(seen, request, renderer, draw)
+        if error is not None:
+            raise error
+        if not chunk:
+            return
+    for row in islice(rows, COUNTED - request.more):
+        request.more += 1
+        request.tally.update(["rows", BAD] if isinstance(row, BadRow) else ["rows"])
+    _say_of(source)
+
+
+def _chunk(rows: Iterator[Example | BadRow], size: int) -> tuple[list[Example | BadRow], DataError | None]:
+    """Some rows, and the error that ended the reading where one did: what was read before it is shown."""
+    found: list[Example | BadRow] = []
+    try:
+        found.extend(islice(rows, size))
+    except DataError as error:
+        return found, error
+    return found, None
+
+
+def _asked(source: Opened, look: Look, request: Request) -> Iterator[Example | BadRow]:
+    """The rows of a data set that were asked for, in its order. Where documents are packed, those before
+    them are looked at as well: they decide where blocks end."""
+    one_file = source.spec.where == "file" and Path(source.spec.location).is_file()
+    for _, row in source.rows(request.config.max_samples):
+        if request.rows.takes(row.source):
+            yield row
+        elif look.packs:
+            list(look.at([row]))
+        if one_file and request.rows.done:
+            return
+
+
+def _account(seen: Seen, request: Request, renderer: Renderer, draw: Draw) -> None:
+    request.tally.update(["rows", *seen.flags])
+    if not request.wants(seen):
+        return
+    if request.full:
+        request.more += 1
+        return
+    request.shown += 1
+    draw(seen, renderer)
+
+
+def _closing(request: Request) -> str:
+    """How many rows have what, and how to see those that are not shown."""
+    tally, least = request.tally, "more than " if request.more >= COUNTED else ""
+    asked = request.only or [flag for flag in FLAGS if tally[flag]]
+    told = [f"{tally[flag]:,} of {least}{tally['rows']:,} rows: {flag}" for flag in asked]
+    if request.over and not request.only and set(asked) - {BAD}:
+        told = [f"{one} (of those shown)" if not one.endswith(BAD) else one for one in told]
+    if request.more:
+        how = f"--limit all, a ROW, or --only {'|'.join(FLAGS)}"
+        told.append(f"{least}{request.more:,} more rows are not shown: {how}")
+    return "\n".join(told)
+
+
+def _write(
+    request: Request, rows: list[dict[str, object]], name: str, renderer: Renderer, closing: str
+) -> None:
+    path, config = Path(request.words.options["html"]), request.config
+    subtitle = (
+        f"{config.model_name_or_path} · {renderer.template.called} · cutoff_len {config.cutoff_len} · "
+        f"{len(rows)} rows"
+    )
+    atomic.write_text(path, show_page.page(name, subtitle, rows, closing))
+    print(path)
+
+
+def _say_of(source: Opened) -> None:
+    """What was noted since the last time."""
+    _say(*dict.fromkeys(source.ledger.notes))
+    source.ledger.notes.clear()
 
 
 def _say(*notes: str) -> None:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-
-
-def _bad(row: BadRow, as_json: bool) -> str:
-    if as_json:
-        return json.dumps(
-            {"source": row.source, "field": row.field, "reason": row.reason}, ensure_ascii=False
-        )
-    return f"--- {row.source}: {row.field + ': ' if row.field else ''}{row.reason}"
-
-
-def _good(row: Example, renderer: Renderer, as_json: bool) -> str:
-    """A row as the model reads it; a pair's rejected answer stands beside the chosen one."""
-    text, trained = renderer.show(row)
-    shown: dict[str, Any] = {"source": row.source, "text": text, "trained": [list(span) for span in trained]}
-    if row.verdict is not None:
-        shown["verdict"] = row.verdict
-    if len(row.branches) > 1:
-        text, trained = renderer.show(replace(row, branches=row.branches[1:]))
-        shown["rejected"] = {"text": text, "trained": [list(span) for span in trained]}
-    if as_json:
-        return json.dumps(shown, ensure_ascii=False)
-    verdict = "" if row.verdict is None else f" (verdict: {str(row.verdict).lower()})"
-    lines = [f"--- {row.source}{verdict}", _marked(shown)]
-    if "rejected" in shown:
-        lines += ["--- rejected", _marked(shown["rejected"])]
-    return "\n".join(lines)
-
-
-def _marked(shown: Mapping[str, Any]) -> str:
-    text, marked, last = shown["text"], "", 0
-    for start, end in shown["trained"]:
-        marked += text[last:start] + "[[" + text[start:end] + "]]"
-        last = end
-    return str(marked + text[last:])
