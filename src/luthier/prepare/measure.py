@@ -35,51 +35,80 @@ _RUNS = re.compile("|".join(f"(?P<{name}>[{signs}]+)" for name, signs in _SCRIPT
 _LANGUAGES = {"hangul": "ko", "cyrillic": "ru", "arabic": "ar", "greek": "el", "hebrew": "he", "thai": "th"}
 _LANGUAGES |= {"devanagari": "hi", "han": "zh"}
 _SAYS = {"han": 5, "kana": 5, "hangul": 5}
-_ENGLISH = frozenset(
+ENGLISH = frozenset(
     "the of and to in is a for that it on are with as this be was you have not by or an at i we can".split()
 )
+# Function words of German, Spanish, French, Italian, Portuguese, Dutch and Indonesian that English lacks.
+_OTHER = frozenset(
+    "der die und das ist nicht ein eine el los las de la que en es un una por con para le les des et est une"
+    " du il che di non sono um os o uma het een van yang dan dengan untuk ini".split()
+)
 _WORDS = re.compile(r"[A-Za-z]+")
-_SINGLE = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
-_UNITS = re.compile(rf"[{_SINGLE}]|[^\W{_SINGLE}]+|#|…|\.\.\.")
+_ACCENTED = re.compile("[À-ÖØ-öø-ɏḀ-ỿ]")
+SINGLE = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+_UNITS = re.compile(rf"[{SINGLE}]|[^\W{SINGLE}]+|#|…|\.\.\.")
 _FOREIGN = re.compile("[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
 _BULLET = re.compile(r"\s*(?:[-*•●▪‣·]|\d{1,3}[.)、])\s*\S")
 _LEAST, _MOST = 50, 100_000
 
 
-def scripts(text: str) -> dict[str, float]:
-    """Shares of the scripts among the letters of `text`, largest first; {} without letters."""
+def letters(text: str) -> Counter[str]:
+    """How many letters of each script are in `text`."""
     counts: Counter[str] = Counter()
     if text.isascii():
         counts["latin"] = sum(map(len, _WORDS.findall(text)))
     else:
         for run in _RUNS.finditer(text):
             counts[run.lastgroup or ""] += run.end() - run.start()
+    return +counts
+
+
+def weights(text: str) -> dict[str, int]:
+    """Letters of each script in `text`, a Han, kana or Hangul character counted as five."""
+    return {name: count * _SAYS.get(name, 1) for name, count in letters(text).items()}
+
+
+def scripts(text: str) -> dict[str, float]:
+    """Shares of the scripts among the letters of `text`, largest first; {} without letters."""
+    counts = letters(text)
     total = counts.total()
-    return {name: count / total for name, count in counts.most_common() if count}
+    return {name: count / total for name, count in counts.most_common()}
 
 
-def language(text: str) -> str:
-    """zh, ja, ko, ru, ar, el, he, th, hi, en, latin (another one in Latin letters) or "" (no letters).
+def language(text: str, least: int = 1) -> str:
+    """zh, ja, ko, ru, ar, el, he, th, hi, en, latin (another one in Latin letters) or "" (too few letters).
 
     A Han character counts as much as a word of five letters, so a Chinese text full of English names is
-    still Chinese. Han with a tenth of kana is Japanese. Latin text of 12 words or more is English when one in
-    ten is an English function word; a shorter one is taken for English.
+    still Chinese. Han with a tenth of kana is Japanese. Latin text is taken for English unless it has 12
+    words or more, under a tenth of them English function words, and something that English lacks: function
+    words of other languages, or letters with accents. least: letters that it takes to tell.
     """
-    shares = scripts(text)
-    if not shares:
+    found = weights(text)
+    if sum(found.values()) < max(1, least):
         return ""
-    weights = {name: share * _SAYS.get(name, 1) for name, share in shares.items()}
-    japanese = shares.get("kana", 0.0) > 0.1 * shares.get("han", 0.0)
-    weights["kana"] = weights.get("kana", 0.0) + weights.pop("han", 0.0) if japanese else 0.0
-    best = max(weights, key=lambda name: weights[name])
+    if found.get("kana", 0) > 0.1 * found.get("han", 0):
+        found["kana"] += found.pop("han", 0)
+    else:
+        found.pop("kana", 0)
+    best = max(found, key=lambda name: found[name])
     if best == "latin":
-        words = _WORDS.findall(text.lower())
-        return "latin" if len(words) >= 12 and _english(words) < 0.1 else "en"
+        return "latin" if _is_foreign(text) else "en"
     return "ja" if best == "kana" else _LANGUAGES[best]
 
 
-def _english(words: Sequence[str]) -> float:
-    return sum(word in _ENGLISH for word in words) / len(words)
+def _is_foreign(text: str) -> bool:
+    """Latin letters, but not English: a list of English nouns has no function words either."""
+    words = _WORDS.findall(text.lower())
+    few = len(words) >= 12 and sum(word in ENGLISH for word in words) < 0.1 * len(words)
+    if not few:
+        return False
+    accented = 0 if text.isascii() else len(_ACCENTED.findall(text))
+    return accented >= 0.02 * sum(map(len, words)) or sum(w in _OTHER for w in words) >= 0.1 * len(words)
+
+
+def units(text: str) -> list[str]:
+    """The units of `text` in order (see the top of this file)."""
+    return _UNITS.findall(text)
 
 
 def strays(text: str) -> list[Span]:
@@ -111,11 +140,11 @@ def measures(text: str) -> dict[str, float]:
     count = max(1, len(text))
     letters, digits, blanks = (sum(map(test, text)) for test in (str.isalpha, str.isdigit, str.isspace))
     marks = len(_PUNCTUATION.findall(text))
-    units = _UNITS.findall(text)
+    parts = units(text)
     words = _WORDS.findall(text)
     figures = {
         "characters": float(len(text)),
-        "units": float(len(units)),
+        "units": float(len(parts)),
         "letters": letters / count,
         "digits": digits / count,
         "symbols": (len(text) - letters - digits - blanks - marks) / count,
@@ -129,8 +158,8 @@ def measures(text: str) -> dict[str, float]:
     paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
     if len(paragraphs) >= 4:
         figures |= _of_lines("paragraph", paragraphs)
-    if len(units) >= _LEAST:
-        figures |= _of_units(units)
+    if len(parts) >= _LEAST:
+        figures |= _of_units(parts)
     return figures
 
 
