@@ -1,87 +1,169 @@
-"""Rows per second (user CPU, one core) and memory of duplicates, leakage and label noise.
+"""Rows per second (CPU time) and peak memory of the checks for duplicates, leaks and contradictions.
 
-    python benchmarks/near.py --rows 100000 [--characters 120]
+    python benchmarks/near.py --rows 100000 [--kind headlines|questions|mixed] [--task checks|leakage|…]
 
-Rows are Chinese and English sentences made from a seed; 2 % repeat another row, 2 % repeat it with one
-character changed. Each measurement runs in a process of its own. `found` counts the planted rows found.
+The rows are made from a seed: Chinese headlines of about 20 characters and English questions of about 60,
+both with one of 20 labels, and mixed rows of about 300 characters with free answers. Words follow Zipf's
+law, as in any language. Of 50 rows one repeats another, one repeats it with a slip of the keyboard, and one
+repeats it with another answer. Each measurement runs in a process of its own; `peak_mb` is of that whole
+process, the table included. `recall` is the share of planted rows that were found.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
-CHINESE = (
-    "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就"
-    "分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经"
-)
-ENGLISH = (
-    "account address answer arrive balance bank card cash change charge check contact country currency "
-    "deposit exchange explain fee find help identity limit lost money month order payment pending phone "
-    "please rate receive refund reset send show statement support top transfer verify virtual wait why"
-).split()
-TASKS = ("exact", "near", "leaks", "noise")
+import numpy as np
+
+from luthier.data.spec import DatasetSpec
+from luthier.prepare import exact, noise
+from luthier.prepare.checks import Data, duplicates
+from luthier.prepare.table import Table
+
+KINDS = ("headlines", "questions", "mixed")
+EVERY = 50
+OPENINGS = (
+    "How do I", "What is the best way to", "Why does my", "Can I", "Is it possible to", "Where can I find",
+    "What happens when", "Should I", "How long does it take to", "Which", "Who", "Does anyone know how",
+)  # fmt: skip
 
 
-def rows(count: int, characters: int) -> tuple[list[str], list[str]]:
-    """Texts and labels; of 50 texts one repeats the one before, and one does so with a changed character."""
-    rng = random.Random(5)
-    texts: list[str] = []
+class Words:
+    """Random words by Zipf's law, from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        han = [chr(0x4E00 + int(c)) for c in self.rng.permutation(6000)[:3000]]
+        self.chinese = ["".join(self.rng.choice(han, n)) for n in self.rng.integers(1, 4, 30_000)]
+        letters = list("eeeeaaaaiiioootttnnnrrrssslllcccuuddppmmhhggbbffyywwkvxzjq")
+        self.english = ["".join(self.rng.choice(letters, n)) for n in self.rng.integers(2, 10, 30_000)]
+
+    def picked(self, words: list[str], count: int) -> list[str]:
+        ranks = np.exp(self.rng.random(count) * np.log(len(words))).astype(np.int64) - 1
+        return [words[i] for i in ranks]
+
+    def text(self, kind: str) -> str:
+        number = int(self.rng.integers(0, 1_000))
+        if kind == "headlines":
+            tail = f"{number}" if number < 200 else ""
+            return "".join(self.picked(self.chinese, int(self.rng.integers(6, 13)))) + tail
+        if kind == "questions":
+            opening = OPENINGS[number % len(OPENINGS)]
+            return f"{opening} {' '.join(self.picked(self.english, int(self.rng.integers(5, 12))))}?"
+        if number % 2:
+            return "，".join(self.text("headlines") for _ in range(7)) + "。"
+        return " ".join(self.text("questions") for _ in range(3))
+
+
+def rows(count: int, kind: str) -> Iterator[tuple[str, str, str]]:
+    """(input, answer, how it was planted: "", "exact", "near" or "contradiction")."""
+    words = Words(5)
+    text = answer = ""
     for k in range(count):
-        if k % 50 == 1:
-            texts.append(texts[-1])
-        elif k % 50 == 2:
-            place = rng.randrange(2, len(texts[-1]) - 2)
-            texts.append(texts[-1][:place] + rng.choice("xyz") + texts[-1][place + 1 :])
-        elif k % 2:
-            texts.append("".join(rng.choices(CHINESE, k=rng.randint(characters // 4, characters // 2))))
+        if k % EVERY == 1:
+            yield text, answer, "exact"
+        elif k % EVERY == 2:
+            place = next(i for i in range(len(text) // 2, len(text)) if text[i].isalpha())
+            yield text[:place] + text[place + 1 :], answer, "near"
+        elif k % EVERY == 3:
+            yield text, "No." if kind == "mixed" else f"label {k % 20 + 10}", "contradiction"
         else:
-            words = rng.choices(ENGLISH, k=rng.randint(characters // 9, characters // 5))
-            texts.append(" ".join(words))
-    return texts, [f"label {rng.randrange(20)}" for _ in texts]
+            text = words.text(kind)
+            answer = words.text("headlines") if kind == "mixed" else f"label {k % 20}"
+            yield text, answer, ""
 
 
-def measure(task: str, count: int, characters: int) -> dict[str, float | int | str]:
-    from luthier.prepare import exact, leakage, near, noise
+def table(count: int, kind: str) -> tuple[Table, dict[str, set[int]]]:
+    """The rows as a table, and which rows were planted."""
+    made = Table(DatasetSpec("made", "file", "made.json"), "sft")
+    planted: dict[str, set[int]] = {}
+    for i, (text, answer, how) in enumerate(rows(count, kind)):
+        made.sources.append(f"made.json:{i + 1}")
+        made.inputs.append(text)
+        made.answers.append(sys.intern(answer))
+        made.systems.append("")
+        made.turns.append(2)
+        if how:
+            planted.setdefault(how, set()).add(i)
+    return made, planted
 
-    texts, labels = rows(count, characters)
-    work: dict[str, Callable[[], int]] = {
-        "exact": lambda: sum(1 for _ in exact.repeats(texts)),
-        "near": lambda: sum(len(cluster.copies) for cluster in near.clusters(texts)),
-        "leaks": lambda: len(leakage.leaks(texts[::2], texts[1::2])),
-        "noise": lambda: noise.label_noise(texts, labels).rows,
+
+def checks(made: Table, planted: dict[str, set[int]]) -> dict[str, Any]:
+    data = Data("made.json", made, say=lambda line: None)
+    found = [*duplicates.duplicates(data), *duplicates.contradictions(data)]
+    place = {source: i for i, source in enumerate(made.sources)}
+    result: dict[str, Any] = {}
+    for finding in found:
+        result[finding.what] = len(finding.rows)
+    named = {
+        name: {place[row] for f in found if f.check == name for row in f.rows}
+        for name in ("duplicates", "contradictions")
     }
+    # Either of a planted row and its origin may be the one that goes.
+    recall = {
+        how: sum(
+            bool({i - 2, i - 1, i} & named["contradictions" if how == "contradiction" else "duplicates"])
+            for i in where
+        )
+        / len(where)
+        for how, where in planted.items()
+    }
+    return {"found": result, "recall": recall}
+
+
+def leakage(made: Table, planted: dict[str, set[int]]) -> dict[str, Any]:
+    half = Table(made.spec, "sft")
+    for column in ("sources", "inputs", "answers", "systems", "turns"):
+        values = getattr(made, column)
+        setattr(half, column, values[1::2])
+        setattr(made, column, values[::2])
+    found = list(duplicates.leakage(Data("made.json", made, [half], say=lambda line: None)))
+    return {"found": {finding.what: len(finding.rows) for finding in found}}
+
+
+TASKS: dict[str, Callable[[Table, dict[str, set[int]]], dict[str, Any]]] = {
+    "checks": checks,
+    "leakage": leakage,
+    "exact": lambda made, _: {"found": sum(1 for _ in exact.repeats(made.whole()))},
+    "noise": lambda made, _: {"found": noise.label_noise(made.inputs, made.answers).rows},
+}
+
+
+def measure(task: str, count: int, kind: str) -> dict[str, Any]:
+    made, planted = table(count, kind)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
-    found = work[task]()
+    result = TASKS[task](made, planted)
     seconds = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "task": task, "rows": count, "found": found, "rows_per_s": round(count / seconds),
-        "peak_mb": round(peak / 1024), "of_that_own_mb": round((peak - before) / 1024),
+        "task": task, "kind": kind, "rows": count, "rows_per_s": round(count / seconds),
+        "peak_mb": round(peak / 1024), "table_mb": round(before / 1024), **result,
     }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--characters", type=int, default=120)
-    parser.add_argument("--task", choices=TASKS, action="append")
-    parser.add_argument("--one", choices=TASKS, help=argparse.SUPPRESS)
+    parser.add_argument("--kind", choices=KINDS, action="append")
+    parser.add_argument("--task", choices=TASKS, default="checks")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(measure(asked.one, asked.rows, asked.characters)))
-        return
-    for task in asked.task or TASKS:
-        command = [sys.executable, __file__, "--one", task]
-        command += ["--rows", str(asked.rows), "--characters", str(asked.characters)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for kind in asked.kind or KINDS:
+        if asked.here:
+            print(json.dumps(measure(asked.task, asked.rows, kind), ensure_ascii=False))
+            continue
+        command = [sys.executable, __file__, "--here", "--task", asked.task, "--kind", kind]
+        done = subprocess.run(
+            [*command, "--rows", str(asked.rows)], capture_output=True, text=True, check=True
+        )
         print(done.stdout.strip(), flush=True)
 
 

@@ -32,11 +32,19 @@ def refs(count: int, sources: Sequence[str] | None) -> list[Ref]:
 
     Raises DataError when there are not as many names as rows.
     """
-    if sources is None:
-        return [Ref(i, f"row {i + 1}") for i in range(count)]
-    if len(sources) != count:
+    check_names(count, sources)
+    return [ref(i, sources) for i in range(count)]
+
+
+def ref(index: int, sources: Sequence[str] | None) -> Ref:
+    """The name of one row."""
+    return Ref(index, f"row {index + 1}" if sources is None else sources[index])
+
+
+def check_names(count: int, sources: Sequence[str] | None) -> None:
+    """Raises DataError when `sources` are there and not as many as rows."""
+    if sources is not None and len(sources) != count:
         raise DataError(f"{count} rows but {len(sources)} names of rows -> give one source for each row")
-    return [Ref(i, source) for i, source in enumerate(sources)]
 
 
 def normalise(text: str) -> str:

@@ -41,8 +41,8 @@ def leaks(
 
     Give the inputs without the answers to find leaked questions, or both to find leaked rows.
     """
-    train_names = exact.refs(len(train), train_sources)
-    names = exact.refs(len(evaluation), evaluation_sources)
+    exact.check_names(len(train), train_sources)
+    exact.check_names(len(evaluation), evaluation_sources)
     known: dict[bytes, int] = {}
     for i, text in enumerate(train):
         known.setdefault(exact.key(text), i)
@@ -59,7 +59,10 @@ def leaks(
     for pair in near.pairs(texts, threshold, sides=[0] * len(seen) + [1] * len(new)):
         for i in new[pair.second - len(seen)]:
             best[i] = max(best.get(i, (0.0, 0)), (pair.similarity, seen[pair.first]))
-    return [Leak(names[i], train_names[match], value) for i, (value, match) in sorted(best.items())]
+    return [
+        Leak(exact.ref(i, evaluation_sources), exact.ref(match, train_sources), value)
+        for i, (value, match) in sorted(best.items())
+    ]
 
 
 def contradictions(
@@ -67,26 +70,18 @@ def contradictions(
     answers: Sequence[str],
     sources: Sequence[str] | None = None,
     threshold: float | None = near.THRESHOLD,
+    found: near.Alike | None = None,
 ) -> list[Contradiction]:
     """Inputs that are equal, or nearly, but answered differently; answers are compared normalised.
 
     threshold: None finds equal inputs only, which is the right question for free text, where two answers to
-    nearly the same question are no contradiction.
+    nearly the same question are no contradiction · found: which inputs are alike, where that is known.
     """
-    names = exact.refs(len(inputs), sources)
-    if threshold is None:
-        found = [[(i, 1.0) for i in group] for group in exact.groups(inputs)]
-    else:
-        found = [
-            sorted([(c.keeper.index, 1.0)] + [(copy.row.index, copy.similarity) for copy in c.copies])
-            for c in near.clusters(inputs, sources, threshold=threshold)
-        ]
-    return [
-        Contradiction(
-            tuple(names[i] for i, _ in rows),
-            tuple(answers[i] for i, _ in rows),
-            min(value for _, value in rows),
-        )
-        for rows in found
-        if len({exact.normalise(answers[i]) for i, _ in rows}) > 1
-    ]
+    found = near.alike([inputs], None, threshold) if found is None else found
+    made = []
+    for cluster in near.stars(found, sources):
+        like = sorted([(cluster.keeper, 1.0)] + [(copy.row, copy.similarity) for copy in cluster.copies])
+        said = tuple(answers[row.index] for row, _ in like)
+        if len(set(map(exact.normalise, said))) > 1:
+            made.append(Contradiction(tuple(row for row, _ in like), said, min(value for _, value in like)))
+    return sorted(made, key=lambda one: one.rows[0])

@@ -3,7 +3,8 @@
 Exact duplicates are found first (`exact`). Of the distinct texts, MinHash proposes pairs (`shingles`), and
 each pair is then verified: Jaccard similarity of the two sets of character 5-grams, computed exactly, and no
 differing number, name or negation (`veto`). What very many rows share (an instruction before each question)
-says nothing about likeness, so a pair must also be alike in what is left.
+says nothing about likeness, so a pair must also be alike in what is left. Rows of several columns (question,
+answer) must be alike in each column, too: ten questions about one long document are ten rows.
 
 One slip of the keyboard changes up to 6 shingles, which is little in a long text and most of a short one. So
 the similarity asked for falls with length, as far as one slip needs: (m - 6) / (m + 6) for m shingles, but
@@ -12,7 +13,7 @@ from 0.4 to `threshold`; below `threshold` a changed word must be a mistyped one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,8 @@ THRESHOLD = 0.8
 _CHANGE = shingles.SIZE + 1
 # The change may fall on the few shingles that are not common, so less is asked of them.
 _LEAST, _LEAST_RARE = 0.4, 0.2
-_CACHED = 20_000
+# Sets that are kept between pairs hold at most so many shingles, about 100 bytes each.
+_CACHED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +57,56 @@ class Cluster:
     copies: tuple[Copy, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Which rows are equal and which distinct ones are near, found once for several questions.
+
+    order: positions of all rows, those worth keeping first · best: for each row, the first in that order of
+    the rows equal to it · pairs: of such best rows, the one that comes first in that order first.
+    """
+
+    order: npt.NDArray[np.int64]
+    best: npt.NDArray[np.int64]
+    pairs: list[Pair]
+
+
 def pairs(
     texts: Sequence[str], threshold: float = THRESHOLD, sides: Sequence[int] | None = None
 ) -> list[Pair]:
     """All verified pairs of near-duplicates among texts that are distinct after `exact.normalise`.
 
-    sides: with it, only pairs of rows on different sides (train and eval). Where hundreds of texts resemble
+    sides: 0 or 1 for each text; with it, only pairs across (train and eval). Where hundreds of texts resemble
     each other, not all pairs are listed, but each text's with the first of them.
     """
-    normal = [exact.normalise(text) for text in texts]
-    frequent = shingles.common(normal)
-    numbers = [veto.numbers(text) for text in normal]
+    across = None if sides is None else np.array(sides, bool)
+    return list(_verified([texts], range(len(texts)), None, threshold, across))
 
-    def asked(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        return np.clip((counts - _CHANGE) / (counts + _CHANGE), _LEAST_RARE, threshold)
 
-    proposed = shingles.candidates(normal, frequent, numbers, asked)
-    cache: dict[int, frozenset[str]] = {}
-    found = []
-    for first, second in proposed.tolist():
-        if sides is not None and sides[first] == sides[second]:
-            continue
-        if len(cache) > _CACHED:
-            cache.clear()
-        a, b = (cache.get(i) or cache.setdefault(i, shingles.shingles(normal[i])) for i in (first, second))
-        similarity, short = _similarity(a, b, frequent, threshold)
-        if similarity and veto.differs(texts[first], texts[second], short) is None:
-            found.append(Pair(first, second, similarity))
-    return found
+def alike(
+    columns: Sequence[Sequence[str]],
+    kinds: Sequence[str] | None = None,
+    threshold: float | None = THRESHOLD,
+    reviewed: Sequence[bool] | None = None,
+) -> Alike:
+    """Equal and near rows among rows of `columns`, each of which must be equal or near.
+
+    kinds: only rows of the same kind can be alike · threshold: None looks for equal rows only · reviewed:
+    rows that are worth more than others; then the longest row is, then the first.
+    """
+    count = len(columns[0])
+    lengths = sum(np.fromiter(map(len, column), np.int64, count) for column in columns)
+    unseen = np.zeros(count, bool) if reviewed is None else ~np.array(reviewed, bool)
+    order = np.lexsort((np.arange(count), -lengths, unseen))
+    best = np.empty(count, np.int64)
+    first: dict[bytes, int] = {}
+    for i in order.tolist():
+        parts = [column[i] for column in columns]
+        key = exact.key("\0".join(parts if kinds is None else [kinds[i], *parts]))
+        best[i] = first.setdefault(key, i)
+    rows = list(first.values())
+    del first
+    found = [] if threshold is None else list(_verified(columns, rows, kinds, threshold, None))
+    return Alike(order, best, found)
 
 
 def needed(count: int, threshold: float = THRESHOLD, least: float = _LEAST) -> float:
@@ -101,21 +125,43 @@ def clusters(
     The keeper is a reviewed row if there is one, then the longest, then the first. Copies are like their
     keeper; a row that is only like a copy is not in the cluster.
     """
-    names = exact.refs(len(texts), sources)
+    return stars(alike([texts], None, threshold, reviewed), sources)
 
-    def rank(i: int) -> tuple[bool, int, int]:
-        return not (reviewed and reviewed[i]), -len(texts[i]), i
 
-    same = sorted(
-        (sorted(group, key=rank) for group in exact.groups(texts)), key=lambda group: rank(group[0])
-    )
-    found = []
-    for keeper, members in _stars(len(same), pairs([texts[group[0]] for group in same], threshold)):
-        copies = [Copy(names[i], 1.0, True) for i in same[keeper][1:]]
-        copies += [Copy(names[i], value, False) for member, value in members for i in same[member]]
+def stars(
+    found: Alike, sources: Sequence[str] | None = None, kinds: Sequence[str] | None = None
+) -> list[Cluster]:
+    """`found` as stars, in the order of their keepers: each row, best first, with what resembles it and has
+    not been taken by a better one. kinds: only rows of the same kind are copies of one another."""
+    exact.check_names(len(found.best), sources)
+    like: dict[int, list[tuple[int, float]]] = {}
+    for pair in found.pairs:
+        like.setdefault(pair.first, []).append((pair.second, pair.similarity))
+        like.setdefault(pair.second, []).append((pair.first, pair.similarity))
+    members = _members(found, kinds)
+    made = []
+    for row, kind in list(members):
+        rows = members.pop((row, kind), None)
+        if rows is None:
+            continue
+        copies = [(i, 1.0, True) for i in rows[1:]]
+        for other, value in like.get(row, ()):
+            copies += [(i, value, False) for i in members.pop((other, kind), ())]
         if copies:
-            found.append(Cluster(names[same[keeper][0]], tuple(sorted(copies, key=lambda copy: copy.row))))
-    return sorted(found, key=lambda cluster: cluster.keeper)
+            named = tuple(Copy(exact.ref(i, sources), value, same) for i, value, same in sorted(copies))
+            made.append(Cluster(exact.ref(rows[0], sources), named))
+    return sorted(made, key=lambda cluster: cluster.keeper)
+
+
+def _members(found: Alike, kinds: Sequence[str] | None) -> dict[tuple[int, str], list[int]]:
+    """(best of equal rows, kind) -> these rows, best first, where there is more than one or a pair."""
+    several = np.bincount(found.best, minlength=len(found.best)) > 1
+    for pair in found.pairs:
+        several[pair.first] = several[pair.second] = True
+    members: dict[tuple[int, str], list[int]] = {}
+    for i in found.order[several[found.best[found.order]]].tolist():
+        members.setdefault((int(found.best[i]), "" if kinds is None else kinds[i]), []).append(i)
+    return members
 
 
 def components(texts: Sequence[str], threshold: float = THRESHOLD) -> list[int]:
@@ -123,38 +169,83 @@ def components(texts: Sequence[str], threshold: float = THRESHOLD) -> list[int]:
 
     Chains, not stars, because a split must not cut through any pair.
     """
-    same = exact.groups(texts)
-    parent = list(range(len(same)))
+    found = alike([texts], None, threshold)
+    parent: list[int] = found.best.tolist()
 
     def root(i: int) -> int:
         while parent[i] != i:
             parent[i] = i = parent[parent[i]]
         return i
 
-    for pair in pairs([texts[group[0]] for group in same], threshold):
+    for pair in found.pairs:
         low, high = sorted((root(pair.first), root(pair.second)))
         parent[high] = low
-    group_of = [0] * len(texts)
-    for number, group in enumerate(same):
-        for i in group:
-            group_of[i] = root(number)
-    return group_of
+    number: dict[int, int] = {}
+    return [number.setdefault(root(i), i) for i in range(len(parent))]
 
 
-def _stars(count: int, found: Sequence[Pair]) -> list[tuple[int, list[tuple[int, float]]]]:
-    """Each of `count` texts, best first, as the centre of those like it that no better centre has taken."""
-    like: dict[int, list[tuple[int, float]]] = {}
-    for pair in found:
-        like.setdefault(pair.first, []).append((pair.second, pair.similarity))
-    taken: set[int] = set()
-    stars = []
-    for centre in range(count):
-        if centre in taken:
-            continue
-        members = [(i, value) for i, value in like.get(centre, ()) if i not in taken]
-        taken.update(i for i, _ in members)
-        stars.append((centre, members))
-    return stars
+def _verified(
+    columns: Sequence[Sequence[str]],
+    rows: Sequence[int],
+    kinds: Sequence[str] | None,
+    threshold: float,
+    sides: npt.NDArray[np.bool_] | None,
+) -> Iterator[Pair]:
+    """The near-duplicates among `rows`, which are distinct, in the order that they are given in."""
+
+    def text(k: int) -> str:
+        return exact.normalise("\n\n".join(filter(None, (column[rows[k]] for column in columns))))
+
+    def word(k: int, normal: str) -> str:
+        numbers = veto.numbers(normal)
+        return numbers if kinds is None else f"{kinds[rows[k]]}\0{numbers}"
+
+    def asked(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        return np.clip((counts - _CHANGE) / (counts + _CHANGE), _LEAST_RARE, threshold)
+
+    frequent = shingles.common(len(rows), text)
+    proposed = shingles.candidates(len(rows), text, frequent, word, asked, sides)
+    sets = _cached(lambda k: shingles.shingles(text(k)))
+    for part in np.array_split(proposed, len(proposed) // _CACHED + 1):
+        for a, b in part.tolist():
+            value, short = _similarity(sets(a), sets(b), frequent, threshold)
+            first, second = rows[a], rows[b]
+            if not value or (kinds is not None and kinds[first] != kinds[second]):
+                continue
+            if len(columns) == 1:
+                same = veto.differs(columns[0][first], columns[0][second], short) is None
+            else:
+                same = all(_like(column[first], column[second], frequent, threshold) for column in columns)
+            if same:
+                yield Pair(first, second, value)
+
+
+def _cached(make: Callable[[int], frozenset[str]]) -> Callable[[int], frozenset[str]]:
+    """`make`, remembering what was made last, in bounded memory whatever the texts' lengths."""
+    made: dict[int, frozenset[str]] = {}
+    size = 0
+
+    def get(k: int) -> frozenset[str]:
+        nonlocal size
+        found = made.get(k)
+        if found is None:
+            if size > _CACHED:
+                made.clear()
+                size = 0
+            found = made[k] = make(k)
+            size += len(found)
+        return found
+
+    return get
+
+
+def _like(a: str, b: str, frequent: frozenset[str], threshold: float) -> bool:
+    """Whether two texts are equal or near."""
+    ours, theirs = exact.normalise(a), exact.normalise(b)
+    if ours == theirs:
+        return True
+    value, short = _similarity(shingles.shingles(ours), shingles.shingles(theirs), frequent, threshold)
+    return bool(value) and veto.differs(a, b, short) is None
 
 
 def _similarity(

@@ -23,15 +23,17 @@ SIZE = 5
 _BANDS, _WIDTH, _SEED = 64, 3, 20_240_229
 _PAD = 0x110000  # above every code point
 _MULTIPLIERS = np.random.default_rng(_SEED).integers(0, 2**63, SIZE, dtype=np.uint64) * 2 + 1
-_BATCH_CHARACTERS = 2_000_000
+_BATCH_CHARACTERS, _BATCH_ROWS = 2_000_000, 8_000
 # What more rows than this share is the form of the question (an instruction, a template), not its content.
-_COMMON_ROWS, _COMMON_SHARE, _SAMPLE, _SAMPLE_CHARACTERS = 25, 0.01, 10_000, 4_000
+COMMON_ROWS, COMMON_SHARE, _SAMPLE, _SAMPLE_CHARACTERS = 25, 0.01, 10_000, 4_000
 # In a bucket of more rows than this only neighbours and the first row are compared.
 _WINDOW = 8
 _PAIRS = 200_000
 
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
+Text = Callable[[int], str]
+"""Row -> its text, made when it is asked for: copies of a million texts would double their memory."""
 
 
 def shingles(text: str) -> frozenset[str]:
@@ -41,60 +43,70 @@ def shingles(text: str) -> frozenset[str]:
     return frozenset(text[i : i + SIZE] for i in range(len(text) - SIZE + 1))
 
 
-def common(texts: Sequence[str]) -> frozenset[str]:
+def common(count: int, text: Text) -> frozenset[str]:
     """Shingles that more than 1 % of the rows (and more than 25) have, counted on up to 10,000 rows."""
-    step = max(1, len(texts) // _SAMPLE)
+    step = max(1, count // _SAMPLE)
     counts: Counter[str] = Counter()
     rows = 0
-    for text in texts[::step]:
-        counts.update(shingles(text[:_SAMPLE_CHARACTERS]))
+    for i in range(0, count, step):
+        counts.update(shingles(text(i)[:_SAMPLE_CHARACTERS]))
         rows += 1
-    limit = max(_COMMON_ROWS, _COMMON_SHARE * rows)
+    limit = max(COMMON_ROWS, COMMON_SHARE * rows)
     return frozenset(shingle for shingle, count in counts.items() if count > limit)
 
 
 def candidates(
-    texts: Sequence[str],
+    count: int,
+    text: Text,
     frequent: frozenset[str],
-    groups: Sequence[str],
+    word: Callable[[int, str], str],
     asked: Callable[[Places], npt.NDArray[np.float64]],
+    sides: npt.NDArray[np.bool_] | None = None,
 ) -> Places:
     """Pairs of rows [n, 2], first < second, that probably share enough shingles besides the `frequent` ones.
 
-    texts are compared as they stand (normalise them before). groups: only rows with the same word in `groups`
-    can be a pair. asked: the similarity that a pair needs, from its smaller number of shingles; pairs that by
-    their signatures have less (by three standard deviations of the estimate) are left out. In a bucket of
-    many rows the first row is compared with all others, so put the rows that matter most first.
-    Memory: 500 bytes a row. Raises MissingPackage without rensa.
+    text: row -> its text, compared as it stands (normalised before) · word: (row, text) -> only rows with the
+    same word can be a pair · asked: the similarity that a pair needs, from its smaller number of shingles;
+    pairs that by their signatures have less (by three standard deviations of the estimate) are left out ·
+    sides: only pairs of a row where it is False with one where it is True. In a bucket of many rows the
+    first is compared with all others, so put the rows that matter most first.
+    Memory: 460 bytes a row; no text is kept. Raises MissingPackage without rensa.
     """
-    keys, signatures, counts = _index(texts, frequent, groups)
+    keys, signatures, counts = _index(count, text, frequent, word)
     found = np.empty(0, np.int64)
+    fresh: list[Places] = []
     for band in range(_BANDS):
-        lists = _same_key(keys[band])
-        parts = (part for codes in lists for part in np.array_split(codes, len(codes) // _PAIRS + 1))
-        found = np.unique(np.concatenate([found, *(_probable(p, signatures, counts, asked) for p in parts)]))
-    return np.stack(np.divmod(found, max(1, len(texts))), axis=1)
+        lists = _same_key(keys[band]) if sides is None else _across(keys[band], sides)
+        for codes in lists:
+            parts = np.array_split(codes, len(codes) // _PAIRS + 1)
+            fresh += [_probable(part, signatures, counts, asked) for part in parts]
+        if sum(map(len, fresh)) > len(found) or band == _BANDS - 1:  # merged when it pays, as it is a sort
+            found, fresh = np.unique(np.concatenate([found, *fresh])), []
+    return np.stack(np.divmod(found, max(1, count)), axis=1)
 
 
 def _index(
-    texts: Sequence[str], frequent: frozenset[str], groups: Sequence[str]
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8], Places]:
+    count: int, text: Text, frequent: frozenset[str], word: Callable[[int, str], str]
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """Of each text: a number per band [bands, n], its signature as bytes [n, values], its shingles [n]."""
     digest = _rensa().digest_matrix_from_flat_token_hashes
     known = np.unique(_hashes(list(frequent))[0]) if frequent else np.empty(0, np.uint64)
-    keys = np.empty((_BANDS, len(texts)), np.uint32)
-    signatures = np.empty((len(texts), _BANDS * _WIDTH), np.uint8)
-    counts = np.empty(len(texts), np.int64)
+    keys = np.empty((_BANDS, count), np.uint32)
+    signatures = np.empty((count, _BANDS * _WIDTH), np.uint8)
+    counts = np.empty(count, np.int32)
     mix = _MULTIPLIERS[:_WIDTH]
-    for start, batch in _batches(texts):
+    for start, batch in _batches(count, text):
         here = slice(start, start + len(batch))
         flat, offsets = _informative(*_hashes(batch), known)
         values = np.array(
             digest(flat, offsets.astype(np.uint64), _BANDS * _WIDTH, _SEED).to_rows(), np.uint64
         )
-        word = np.array([zlib.crc32(group.encode()) for group in groups[here]], np.uint64)
+        words = (
+            zlib.crc32(word(start + i, one).encode("utf-8", "surrogatepass")) for i, one in enumerate(batch)
+        )
         bands = (values.reshape(len(batch), _BANDS, _WIDTH) * mix).sum(axis=2, dtype=np.uint64)
-        keys[:, here] = (_scramble(bands + (word * mix[0])[:, None]) >> np.uint64(32)).T
+        bands += (np.fromiter(words, np.uint64, len(batch)) * mix[0])[:, None]
+        keys[:, here] = (_scramble(bands) >> np.uint64(32)).T
         signatures[here] = values & np.uint64(255)
         counts[here] = np.diff(offsets)
     return keys, signatures, counts
@@ -103,24 +115,24 @@ def _index(
 def _probable(
     codes: Places,
     signatures: npt.NDArray[np.uint8],
-    counts: Places,
+    counts: npt.NDArray[np.int32],
     asked: Callable[[Places], npt.NDArray[np.float64]],
 ) -> Places:
     """The pairs first * n + second whose signatures agree enough (b-bit MinHash, Li and König, 2010)."""
-    first, second = np.divmod(codes, len(counts))
+    first, second = np.divmod(codes, max(1, len(counts)))
     agree = (signatures[first] == signatures[second]).mean(axis=1)
-    need = asked(np.minimum(counts[first], counts[second]))
+    need = asked(np.minimum(counts[first], counts[second]).astype(np.int64))
     enough: npt.NDArray[np.bool_] = agree >= need - 3 * np.sqrt(need * (1 - need) / signatures.shape[1])
     return codes[enough]
 
 
-def _batches(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+def _batches(count: int, text: Text) -> Iterator[tuple[int, list[str]]]:
     batch: list[str] = []
     start = size = 0
-    for i, text in enumerate(texts):
-        batch.append(text)
-        size += len(text)
-        if size >= _BATCH_CHARACTERS or len(batch) >= 20_000:
+    for i in range(count):
+        batch.append(text(i))
+        size += len(batch[-1])
+        if size >= _BATCH_CHARACTERS or len(batch) >= _BATCH_ROWS:
             yield start, batch
             batch, start, size = [], i + 1, 0
     if batch:
@@ -176,6 +188,22 @@ def _same_key(keys: npt.NDArray[np.uint32]) -> Iterator[Places]:
     for distance in range(1, _WINDOW):
         later = later[later - distance > head[later]]
         yield order[later - distance] * count + order[later]
+
+
+def _across(keys: npt.NDArray[np.uint32], sides: npt.NDArray[np.bool_]) -> Iterator[Places]:
+    """Pairs of rows on different sides with an equal key, each as first * n + second, in several lists.
+
+    A row is paired with the first and the last few of the other side's rows of its bucket.
+    """
+    count = len(keys)
+    ours, theirs = np.flatnonzero(~sides), np.flatnonzero(sides)
+    order = ours[np.argsort(keys[ours], kind="stable")]
+    low, high = (np.searchsorted(keys[order], keys[theirs], side) for side in ("left", "right"))
+    for distance in range(_WINDOW):
+        some = high - low > distance
+        matches = order[low[some] if not distance else high[some] - distance]
+        pair = np.sort(np.stack((matches, theirs[some])), axis=0)
+        yield pair[0] * count + pair[1]
 
 
 def _rensa() -> Any:

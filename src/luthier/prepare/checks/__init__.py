@@ -16,6 +16,7 @@ from luthier.prepare.table import Table
 if TYPE_CHECKING:
     from luthier.config import Config
     from luthier.data.render import Renderer
+    from luthier.prepare.near import Alike
 
 
 @dataclass
@@ -39,6 +40,13 @@ class Data:
     def closed(self) -> tuple[str, ...] | None:
         """The answers, when they come from a small closed set (labels); None otherwise."""
         return labels.closed_set(self.table.answers) if self.table.stage == "sft" else None
+
+    @cached_property
+    def alike(self) -> Alike:
+        """Which rows have the same system prompt and equal or near inputs; MissingPackage without rensa."""
+        from luthier.prepare.near import alike
+
+        return alike([self.table.inputs], self.table.systems)
 
 
 Check = Callable[[Data], Iterable[Finding]]
@@ -68,6 +76,7 @@ CHECKS: dict[str, Row] = {
     "languages": Row("variety:languages", "languages of questions and answers"),
     "outliers": Row("variety:outliers", "rows unlike the others in length, repetition or symbols"),
     "diversity": Row("variety:diversity", "distinct n-grams, openings and topics"),
+    "truncation": Row("endings:truncation", "answers that stop in the middle"),
     "lengths": Row("lengths:lengths", "length in tokens, and what cutoff_len would cut", "model"),
     "perplexity": Row("perplexity:perplexity", "rows that the model finds least likely", "model"),
     "replay": Row("replay:replay", "what LLaMA-Factory would drop or change"),
