@@ -1,24 +1,40 @@
-"""Missing text."""
+"""Missing text, and rows that mean nothing."""
 
 from __future__ import annotations
 
 import re
 
 from luthier.prepare.steps import Outcome
-from luthier.types import Example
+from luthier.types import BadRow, Example
 
 _SAYS_NOTHING = re.compile(r"(?i:n/?a|nan|none|null|nil|undefined|-+|\.+|#n/a|空|无|暂无|缺失|未填写)?")
 
 
-def missing_text(example: Example, words: bool = False, system: bool = False) -> Outcome:
-    """Drops an example whose question or answer is empty; `.text` of the outcome is "" when it stays.
+def structure(example: Example | BadRow) -> Outcome:
+    """Drops a row that training cannot use, whatever the reason: an unknown role, an answer that is a list.
+
+    Pitfall: losing rows that a small repair would save. A misspelt column makes every row unusable, and a row
+    that is dropped is not mended. So the step is off: such rows stay in the file and are counted, with their
+    reasons, at the end of each cleaning.
+    """
+    if isinstance(example, BadRow):
+        return Outcome(None, reason=_why(example))
+    return Outcome("")
+
+
+def missing_text(example: Example | BadRow, words: bool = False, system: bool = False) -> Outcome:
+    """Drops a row whose question or answer is empty or not there; `.text` of the outcome is "" when it stays.
 
     Pitfall: dropping too much. Only what training needs counts: each branch must say something (a message or
     a tool call), and where there are turns before it, the last of them. An empty system prompt or an empty
     `input` is normal and stays (`system=True` asks for one too); "无" and "None" may be a right answer, so
     they count as missing only with `words=True`. The counts of dropped rows should be looked at by label:
-    when one class loses most of its rows, ask why instead of dropping them.
+    when one class loses most of its rows, ask why instead of dropping them. A row that cannot be used for
+    another reason stays, and so does one whose column seems to be misspelt: renaming it mends the row.
     """
+    if isinstance(example, BadRow):
+        missing = example.reason.startswith(("empty", "missing; the row has"))
+        return Outcome(None, reason=_why(example)) if missing else Outcome("")
     if not any(turn.content.strip() for turn in example.trunk) and example.trunk:
         return Outcome(None, reason="empty prompt")
     if system and not any(turn.role == "system" and turn.content.strip() for turn in example.trunk):
@@ -37,3 +53,7 @@ def missing_text(example: Example, words: bool = False, system: bool = False) ->
 def _nothing(text: str, words: bool) -> bool:
     stripped = text.strip().strip("\u200b\ufeff")
     return not stripped or (words and _SAYS_NOTHING.fullmatch(stripped) is not None)
+
+
+def _why(bad: BadRow) -> str:
+    return f"{bad.field}: {bad.reason}" if bad.field else bad.reason
