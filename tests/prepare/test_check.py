@@ -45,7 +45,7 @@ def checked(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
 
 
 def test_each_kind_is_found_in_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = checked(capsys, written(tmp_path, ROWS), "--only", "structure,texts")
+    report = checked(capsys, written(tmp_path, ROWS), "--only", "structure,texts,truncation")
     assert (report["rows"], report["kept"]) == (10, 8)
     assert report["rejected"] == [
         {"source": "rows.json:3", "field": "output", "reason": "empty answer"},

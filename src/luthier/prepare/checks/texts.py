@@ -1,4 +1,4 @@
-"""What stands in single texts: damage, remains of pages, control tokens, gaps, private things, cut ends.
+"""What stands in single texts: damage, remains of pages, control tokens, gaps, private things, loops.
 
 The texts are read a second time, in processes of their own while the other checks work: each reads the whole
 file and looks at its share of the rows, which costs less than handing texts around.
@@ -33,8 +33,8 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A check of texts. kinds: of the spans that count · answers: only what the model learns to write is
-    looked at · step: the cleaning step that mends it."""
+    """A check of texts. kinds: of the spans that count · step: the cleaning step
+    that mends it."""
 
     find: Callable[[str], list[Span]]
     severity: Severity
@@ -42,7 +42,6 @@ class Look:
     step: str = ""
     instead: str = ""
     kinds: frozenset[str] = frozenset()
-    answers: bool = False
 
 
 def _of(*kinds: str) -> frozenset[str]:
@@ -98,14 +97,6 @@ LOOKS: dict[str, Look] = {
         "pii_anonymization",
         kinds=frozenset(pii.KINDS) - {"secret"},
     ),
-    "truncation": Look(
-        text.truncated,
-        "warning",
-        "whose answer stops in the middle, which teaches a model to stop there",
-        instead="complete these answers or leave the rows out",
-        kinds=_of("truncated"),
-        answers=True,
-    ),
     "repetition": Look(
         text.loops,
         "warning",
@@ -140,7 +131,7 @@ def scan(examples: Iterable[tuple[int, Example]], extra: Sequence[str] = ()) -> 
         for where, role, said in texts_of(example):
             if said in clean or (where == "answer" and example.branches):  # the last turn once more
                 continue
-            found = _found(said, role, where, extra)
+            found = _found(said, extra)
             if not found and role == "system":
                 clean.add(said)
             for name, spans in found.items():
@@ -148,14 +139,11 @@ def scan(examples: Iterable[tuple[int, Example]], extra: Sequence[str] = ()) -> 
     return hits
 
 
-def _found(said: str, role: str, where: str, extra: Sequence[str]) -> dict[str, list[Span]]:
+def _found(said: str, extra: Sequence[str]) -> dict[str, list[Span]]:
     """check -> its spans in one text. Checks that share a function share its result."""
-    learnt = role == "assistant" and not where.startswith("trunk")
     spans: dict[Callable[[str], list[Span]], list[Span]] = {}
     found = {}
     for name, look in LOOKS.items():
-        if look.answers and not learnt:
-            continue
         if look.find not in spans:
             tokens = name == "control_tokens"
             spans[look.find] = text.special_tokens(said, extra) if tokens else look.find(said)
