@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import tiny
 from luthier.data import template as templates
+from luthier.data import trace
 from luthier.data.render import Renderer, RenderOptions
-from luthier.types import Example, Message
+from luthier.types import BadRow, Example, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -134,6 +135,19 @@ def say(*turns: str, system: str | None = None) -> list[Message]:
 
 def example(messages: list[Message], source: str = "rows.json:1") -> Example:
     return Example(tuple(messages[:-1]), (tuple(messages[-1:]),), source=source)
+
+
+def shown(made: Renderer, example: Example) -> tuple[str, list[tuple[int, int]]]:
+    """The whole text of an example (last part, first branch) and the character ranges that are learnt."""
+    [parts] = made.pieces([example])
+    assert not isinstance(parts, BadRow), parts
+    text, spans = "", list[tuple[int, int]]()
+    for unit in (unit for group in parts[-1][:2] for unit in trace.units(made.encoder, group)):
+        start, text = len(text), text + unit.text
+        if unit.kind == "trained" and unit.text:
+            start = spans.pop()[0] if spans and spans[-1][1] == start else start
+            spans.append((start, len(text)))
+    return text, spans
 
 
 def sequence(rendered: Any, branch: int = 0) -> tuple[list[int], list[float]]:

@@ -109,7 +109,7 @@ def test_history_of_a_named_template_is_in_its_text() -> None:
         text = made.template.render(turns)
         assert text.startswith(ASK.format(1) + ASSIST + first + "<|im_end|>\n")
         if history == "as_trained":
-            assert made.show(chat.example(chat.say("1", THOUGHT + "a", "2", "b")))[0] == text
+            assert chat.shown(made, chat.example(chat.say("1", THOUGHT + "a", "2", "b")))[0] == text
 
 
 def test_a_configuration_gives_its_renderer() -> None:

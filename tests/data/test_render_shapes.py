@@ -57,7 +57,10 @@ def test_a_template_that_is_not_understood_is_rendered_row_by_row() -> None:
     made = chat.renderer(shouts)
     messages = chat.say("1?", "a", "2?", "b")
     assert made._drafter._shapes.pieces(messages, [m.content for m in messages], list) is None
-    assert made.show(chat.example(messages))[0] == "user:1?<end>assistant:a<end>user:2?<end>assistant:b<end>"
+    assert (
+        chat.shown(made, chat.example(messages))[0]
+        == "user:1?<end>assistant:a<end>user:2?<end>assistant:b<end>"
+    )
 
 
 def test_a_shape_that_turns_out_different_is_given_up() -> None:

@@ -21,7 +21,7 @@ def test_control_tokens_in_messages_are_encoded_as_text() -> None:
     ids, _ = chat.sequence(rendered)
     assert ids.count(known["<|im_start|>"]) == 3 and ids.count(known["<|im_end|>"]) == 3
     assert known["<s>"] not in ids and known["</s>"] not in ids
-    text, found = made.show(chat.example(turns))
+    text, found = chat.shown(made, chat.example(turns))
     assert made.tokenizer.decode(ids) == text and text.count(SPELT) == 3
     assert text[slice(*found[0])] == SPELT + "<|im_end|>"
     prompt = made.prompt(turns[:2])
@@ -90,7 +90,7 @@ def test_spaces_are_put_before_a_text_only_where_it_begins() -> None:
     turns = chat.say("hello there", "i am fine", "again", "yes")
     [[rendered]] = made.examples([chat.example(turns)])  # type: ignore[misc]
     ids, _ = chat.sequence(rendered)
-    whole, _ = made.show(chat.example(turns))
+    whole, _ = chat.shown(made, chat.example(turns))
     assert made.tokenizer.decode(ids) == whole
     assert made.tokenizer.convert_ids_to_tokens(ids).count("▁") == 0
     assert made.prompt(turns[:-1]) == ids[: len(made.prompt(turns[:-1]))]
@@ -104,7 +104,7 @@ def test_a_document_is_its_text_and_the_end_of_text() -> None:
     assert len(rendered.trunk) == 0 and ids[-1] == 2 and ids.count(2) == 1
     assert made.tokenizer.decode(ids) == "Hello<|im_end|>you<|im_end|>"
     assert rendered.branches[0].mask.tolist() == [1.0] * len(ids)
-    assert made.show(one) == ("Hello<|im_end|>you<|im_end|>", [(0, 28)])
+    assert chat.shown(made, one) == ("Hello<|im_end|>you<|im_end|>", [(0, 28)])
 
 
 def test_a_document_begins_as_the_tokenizer_begins_one() -> None:

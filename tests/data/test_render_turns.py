@@ -17,7 +17,7 @@ TURNS = chat.say("What is 2+2?", "4", "And times 3?", "12")
 
 
 def spans(template: str, messages: list[Message], **options: Any) -> tuple[str, list[str]]:
-    text, found = chat.renderer(template, **options).show(chat.example(messages))
+    text, found = chat.shown(chat.renderer(template, **options), chat.example(messages))
     return text, [text[a:b] for a, b in found]
 
 
@@ -50,7 +50,7 @@ def test_a_generation_prompt_that_replies_do_not_begin_with_is_left_out() -> Non
     made = chat.renderer(chat.DROPS)
     assert made.tokenizer.decode(made.prompt(chat.say("hi"))) == "<s><user>hi<bot>"
     assert "'<think>\\n'" in made.notes[0]
-    text, found = made.show(chat.example(chat.say("hi", "<think>\nhm\n</think>\n\nyo")))
+    text, found = chat.shown(made, chat.example(chat.say("hi", "<think>\nhm\n</think>\n\nyo")))
     assert text == "<s><user>hi<bot>\n\nyo<end>" and [text[a:b] for a, b in found] == ["\n\nyo<end>"]
     assert made.counts["replies changed by the template"] == 1
 
@@ -81,7 +81,7 @@ def test_an_end_of_turn_that_the_tokenizer_does_not_know_is_learnt_as_text() -> 
     plain = tiny.tokenizer()
     plain.chat_template = chat.STRIPS
     made = chat.renderer(None, plain)
-    text, found = made.show(chat.example(TURNS))
+    text, found = chat.shown(made, chat.example(TURNS))
     assert [text[a:b] for a, b in found] == ["4<end>", "12<end>"]
     assert made.stop_strings == ("<end>",)
 
@@ -91,7 +91,7 @@ def test_tokens_spell_the_text_and_the_mask_covers_the_spans() -> None:
         made = chat.renderer(template)
         one = chat.example(TURNS)
         [[rendered]] = made.examples([one])  # type: ignore[misc]
-        text, found = made.show(one)
+        text, found = chat.shown(made, one)
         ids, _ = chat.sequence(rendered)
         assert made.tokenizer.decode(ids) == text, name
         assert chat.learnt(made, rendered) == [text[a:b] for a, b in found], name
@@ -107,10 +107,10 @@ def test_weights_of_messages_history_and_prompts() -> None:
     [[rendered]] = made.examples([chat.example(turns)])  # type: ignore[misc]
     assert chat.learnt(made, rendered) == ["d<|im_end|>"]
     made = chat.renderer(chat.CHATML, train_on_prompt=True)
-    text, found = made.show(chat.example(chat.say("a", "b")))
+    text, found = chat.shown(made, chat.example(chat.say("a", "b")))
     assert found == [(0, len(text))]
     untaught = [*chat.say("a", "b")[:1], Message("assistant", "b", 0.0)]
-    assert chat.renderer(chat.CHATML).show(chat.example(untaught))[1] == []
+    assert chat.shown(chat.renderer(chat.CHATML), chat.example(untaught))[1] == []
 
 
 def test_branches_share_the_prompt_and_keep_their_verdict() -> None:
@@ -230,7 +230,7 @@ def test_published_templates(path: Path, tokens: str) -> None:
             with pytest.raises(TemplateError, match=re.escape(case["error"].removeprefix("TemplateError: "))):
                 renderer.examples([one])
             continue
-        shown, found = renderer.show(one)
+        shown, found = chat.shown(renderer, one)
         assert shown == (case["training_text"] or case["text"])
         _check_spans(shown, found, case["training_spans"] or case["assistant_spans"])
         [[rendered]] = renderer.examples([one])  # type: ignore[misc]
