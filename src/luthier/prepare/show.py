@@ -53,7 +53,11 @@ COUNTED = 100_000
 
 @dataclass
 class Request:
-    """Which rows, and how. limit: None for all · tally: rows looked at, by flag and "rows"."""
+    """Which rows, and how, and what became of them.
+
+    limit: None for all · tally: the rows looked at, as "rows" and by flag · more: rows that were not shown
+    for the limit · bad_behind: of those, without a filter, the bad ones.
+    """
 
     words: Words
     config: Config
@@ -65,6 +69,7 @@ class Request:
     tally: Counter[str] = field(default_factory=Counter)
     shown: int = 0
     more: int = 0
+    bad_behind: int = 0
 
     def wants(self, seen: Seen) -> bool:
         return not self.only or any(flag in self.only for flag in seen.flags)
@@ -105,7 +110,7 @@ def main(args: Sequence[str]) -> int:
         _write(request, page, ", ".join(names), renderer, closing)
     if closing and (request.only or not request.as_json):
         print(closing, file=sys.stderr)
-    return 1 if request.tally[BAD] else 0
+    return 1 if request.tally[BAD] or request.bad_behind else 0
 
 
 def _requested(args: Sequence[str], on_terminal: bool) -> Request:
@@ -181,7 +186,7 @@ def _show(name: str, request: Request, renderer: Renderer, draw: Draw) -> None:
             return
     for row in islice(rows, COUNTED - request.more):
         request.more += 1
-        request.tally.update(["rows", BAD] if isinstance(row, BadRow) else ["rows"])
+        request.bad_behind += isinstance(row, BadRow)
     _say_of(source)
 
 
@@ -189,7 +194,8 @@ def _chunk(rows: Iterator[Example | BadRow], size: int) -> tuple[list[Example | 
     """Some rows, and the error that ended the reading where one did: what was read before it is shown."""
     found: list[Example | BadRow] = []
     try:
-        found.extend(islice(rows, size))
+        for row in islice(rows, size):
+            found.append(row)
     except DataError as error:
         return found, error
     return found, None
@@ -220,15 +226,15 @@ def _account(seen: Seen, request: Request, renderer: Renderer, draw: Draw) -> No
 
 
 def _closing(request: Request) -> str:
-    """How many rows have what, and how to see those that are not shown."""
-    tally, least = request.tally, "more than " if request.more >= COUNTED else ""
+    """How many of the rows looked at have what, and how to see those that are not shown."""
+    tally = request.tally
     asked = request.only or [flag for flag in FLAGS if tally[flag]]
-    told = [f"{tally[flag]:,} of {least}{tally['rows']:,} rows: {flag}" for flag in asked]
-    if request.over and not request.only and set(asked) - {BAD}:
-        told = [f"{one} (of those shown)" if not one.endswith(BAD) else one for one in told]
+    told = [f"{tally[flag]:,} of {tally['rows']:,} rows: {flag}" for flag in asked]
     if request.more:
-        how = f"--limit all, a ROW, or --only {'|'.join(FLAGS)}"
-        told.append(f"{least}{request.more:,} more rows are not shown: {how}")
+        least = "more than " if request.more >= COUNTED else ""
+        bad = f" ({request.bad_behind:,} of them cannot be used)" if request.bad_behind else ""
+        how = f"--limit all, a ROW such as 3-7, or --only {'|'.join(FLAGS)}"
+        told.append(f"{least}{request.more:,} more not shown{bad}: {how}")
     return "\n".join(told)
 
 

@@ -207,8 +207,7 @@ class Selection:
             if k in self.found:
                 continue
             shown = f"{low}" if high == low else f"{low}-{'' if high == float('inf') else high}"
-            rows = f"{self.rows} rows" if self.rows != 1 else "1 row"
             raise UsageError(
-                f"data show: there is no row {f'{file}:' if file else ''}{shown}: {name} has {rows}, "
-                f"the last of them number {self.last}"
+                f"data show: there is no row {f'{file}:' if file else ''}{shown}; {name} has {self.rows:,} "
+                f"row{'s' * (self.rows != 1)}, the last of them number {self.last} -> a number up to that"
             )

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 MARKS = {"trained": ("[[", "]]"), "cut": ("[-", "-]"), "masked": ("", "")}
 STYLES = {
-    "trained": ("black on #8fd19e", "black on #b7e4c0"),
+    "trained": ("black on green", "black on bright_green"),
     "masked": ("", "dim"),
-    "cut": ("strike black on #f1a9a0", "strike black on #f7cac4"),
+    "cut": ("strike black on red", "strike black on bright_red"),
 }
-"""kind -> styles that take turns, so that one sees where a token ends."""
+"""kind -> styles that take turns, so that one sees where a token ends; colours that every terminal has."""
 NARROW = 80
 """Columns below which two answers stand one below the other."""
 
