@@ -33,7 +33,7 @@ def groups(made: Renderer, example: Example) -> list[list[trace.Unit]]:
 def compare(made: Renderer, examples: list[Example]) -> int:
     """Units without the cut ones are, token for token, what training gets; how many rows were compared."""
     compared = 0
-    for parts, seen in zip(made.examples(examples), made.pieces(examples), strict=True):
+    for example, parts, seen in zip(examples, made.examples(examples), made.pieces(examples), strict=True):
         if isinstance(parts, BadRow) or isinstance(seen, BadRow):
             assert parts == seen
             continue
@@ -49,6 +49,7 @@ def compare(made: Renderer, examples: list[Example]) -> int:
         if len(parts) == 1:
             text = "".join(u.text for group in seen[0] for u in trace.units(made.encoder, group))
             assert text == "".join(c.piece.text for group in seen[0] for c in group).translate(MARKS)
+            assert len(example.branches) > 1 or text == made.show(example)[0]
         compared += 1
     return compared
 

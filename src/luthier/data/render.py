@@ -20,7 +20,7 @@ import numpy.typing as npt
 from luthier.data import template as templates
 from luthier.data.cutoff import Coded, Groups, TooLong, fit
 from luthier.data.drafts import Draft, Drafter, RenderOptions
-from luthier.data.encode import RESERVED, Encoder, Ids
+from luthier.data.encode import BREAK, RESERVED, SEAM, Encoder, Ids
 from luthier.data.jinja_guards import today
 from luthier.data.template import Template
 from luthier.data.turns import READ, Piece, RowProblem
@@ -180,6 +180,26 @@ class Renderer:
         ids, _ = self._encoder.encode([(piece.text, k == 0) for k, piece in enumerate(pieces)])
         return [int(i) for i in ids]
 
+    def show(self, example: Example) -> tuple[str, list[tuple[int, int]]]:
+        """The whole text of an example (its first branch) and the character ranges that are learnt.
+
+        Raises TemplateError when the template cannot express it.
+        """
+        if _is_text(example):
+            return self._show_text(example)
+        try:
+            draft = self._drafter.drafts(example)[-1]
+        except RowProblem as problem:
+            raise TemplateError(f"{example.source}: {problem.reason}".removeprefix(": ")) from problem
+        text, spans = "", list[tuple[int, int]]()
+        for piece in [*draft.trunk, *(draft.branches[0] if draft.branches else [])]:
+            start, text = len(text), text + piece.text.replace(BREAK, "").replace(SEAM, "")
+            if draft.weight(piece, 0) and len(text) > start:
+                if spans and spans[-1][1] == start:
+                    start = spans.pop()[0]
+                spans.append((start, len(text)))
+        return text, spans
+
     def examples(self, examples: Sequence[Example]) -> list[list[Rendered] | BadRow]:
         """Render many examples at once. One gives one Rendered, or several with history: as_template.
 
@@ -318,6 +338,11 @@ class Renderer:
             return Coded(Piece(text, turn, len(text)), False, np.array([token], np.int32), weight)
 
         return [coded(bos, READ, 0.0)] if begins else [], [coded(eos, 0, 1.0)] if eos is not None else []
+
+    def _show_text(self, example: Example) -> tuple[str, list[tuple[int, int]]]:
+        first, last = ("".join(c.piece.text for c in coded) for coded in self._text_ends)
+        text = _text_of(example)
+        return first + text + last, [(len(first), len(first + text + last))]
 
 
 def _is_text(example: Example) -> bool:
