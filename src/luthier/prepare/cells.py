@@ -99,8 +99,12 @@ def csv_file(file: Path, writer: Writer) -> Iterator[Put]:
         text = TextIOWrapper(packed, encoding="utf-8", newline="", write_through=True)
         # A quoted header shows the delimiter beyond doubt, whatever characters the names have.
         plain = all(map(PLAIN.fullmatch, table.columns))
-        quoting = csv.QUOTE_MINIMAL if plain else csv.QUOTE_ALL
-        lines = csv.writer(text, delimiter=delimiter, lineterminator="\r\n", quoting=quoting)
+        lines = csv.writer(
+            text,
+            delimiter=delimiter,
+            lineterminator="\r\n",
+            quoting=csv.QUOTE_MINIMAL if plain else csv.QUOTE_ALL,
+        )
         lines.writerow(table.columns)
         if narrow:
             _widen(body, csv.writer(text, delimiter=delimiter, lineterminator="\r\n"), delimiter, table)

@@ -116,7 +116,7 @@ def rows(path: Path, like: Path | None = None, overwrite: bool = False) -> Itera
             atomic.settle(folder / "rows", writer.target)
 
 
-def readable(kind: str) -> str:
+def written_kind(kind: str) -> str:
     """The extension to write for an input's: its own, or .xlsx for a workbook with macros."""
     return kind if kind in WRITERS or kind not in READERS else ".xlsx"
 
