@@ -36,24 +36,28 @@ Classes = npt.NDArray[np.int64]
 
 
 def trimmed(texts: Sequence[str]) -> list[str]:
-    """`texts` as they are compared: without lines that most rows have (the instruction), 500 characters long.
+    """`texts` as they are compared: without lines that most rows have, and 500 characters long: of a longer
+    text the first and the last 250 stay."""
+    shared = shared_lines(texts)
+    return [exact.normalise(_ends(own_lines(text, shared))) for text in texts]
 
-    Of a longer text the first and the last 250 characters stay. A text that consists of such lines only is
-    left whole.
-    """
-    step = max(1, len(texts) // _BLOCK)
-    sample = [frozenset(text.splitlines()) for text in texts[::step]]
+
+def shared_lines(texts: Sequence[str]) -> frozenset[str]:
+    """Lines that more than half of the rows have: the instruction, not what is to be classified."""
+    sample = [frozenset(text.splitlines()) for text in texts[:: max(1, len(texts) // _BLOCK)]]
     counts = Counter(line for lines in sample for line in lines if line)
-    shared = {line for line, count in counts.items() if 2 * count > len(sample) > 1}
-    return [_cut(text, shared) for text in texts]
+    return frozenset(line for line, count in counts.items() if 2 * count > len(sample) > 1)
 
 
-def _cut(text: str, shared: set[str]) -> str:
-    if shared and "\n" in text:
-        text = "\n".join(line for line in text.splitlines() if line not in shared) or text
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]} {text[-LONGEST // 2 :]}"
-    return exact.normalise(text)
+def own_lines(text: str, shared: frozenset[str]) -> str:
+    """`text` without `shared` lines; whole, when it has no others."""
+    if not shared or "\n" not in text:
+        return text
+    return "\n".join(line for line in text.splitlines() if line not in shared) or text
+
+
+def _ends(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} {text[-LONGEST // 2 :]}"
 
 
 def scores(texts: Sequence[str], given: Classes, seed: int = 42) -> tuple[Scores, Scores]:
@@ -83,6 +87,8 @@ def logistic(features: Any, given: Classes, seed: int) -> Scores:
     found = np.zeros((count, int(given.max()) + 1), np.float32)
     for k in range(folds):
         seen, unseen = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        if len(np.unique(given[seen])) < 2:
+            continue  # nothing to tell apart: no opinion
         model = linear.SGDClassifier(
             loss="log_loss", alpha=1e-5, max_iter=epochs, tol=None, average=True, random_state=seed, n_jobs=-1
         )
@@ -128,14 +134,16 @@ def _features(texts: Sequence[str], vectorizer: Any) -> Any:
     """
     sparse, normalize = _sklearn()[2:]
     blocks = [vectorizer.transform(texts[i : i + _BLOCK]) for i in range(0, len(texts), _BLOCK)]
-    having = sum(np.bincount(block.indices, minlength=block.shape[1]) for block in blocks)
+    having = np.zeros(vectorizer.n_features, np.int64)
+    for block in blocks:
+        having += np.bincount(block.indices, minlength=len(having))
     keep = (having > 1) & (having <= max(2, len(texts) / 2))
     number = (np.cumsum(keep) - 1).astype(np.int32)
     for i, block in enumerate(blocks):
         kept = keep[block.indices]
         starts = np.concatenate(([0], np.cumsum(kept)))[block.indptr]
         parts = (1 + np.log(block.data[kept]), number[block.indices[kept]], starts)
-        blocks[i] = sparse.csr_matrix(parts, shape=(block.shape[0], int(keep.sum())))
+        blocks[i] = sparse.csr_matrix(parts, shape=(block.shape[0], max(1, int(keep.sum()))))
     matrix = sparse.vstack(blocks, format="csr")
     rarity = np.log((1 + len(texts)) / (1 + having[keep])) + 1
     matrix.data *= rarity.astype(np.float32)[matrix.indices]

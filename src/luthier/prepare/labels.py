@@ -90,20 +90,27 @@ def balance(answers: Sequence[str]) -> Balance:
 
 def almost(answers: Sequence[str], sources: Sequence[str] | None = None) -> list[AlmostLabel]:
     """Answers that look like another, more frequent one; [] where the answers are no closed set."""
-    labels = closed_set(answers)
-    if labels is None:
-        return []
-    counts = Counter(answers)
-    names = exact.refs(len(answers), sources)
+    meant = variants(answers)
+    names = exact.refs(len(answers), sources) if meant else []
     rows: dict[str, list[Ref]] = {}
-    for name, answer in zip(names, answers, strict=True):
-        rows.setdefault(answer, []).append(name)
+    for name, answer in zip(names, answers, strict=False):
+        if answer in meant:
+            rows.setdefault(answer, []).append(name)
+    found = [AlmostLabel(answer, label, why, tuple(rows[answer])) for answer, (label, why) in meant.items()]
+    return sorted(found, key=lambda one: one.rows[0])
+
+
+def variants(answers: Sequence[str]) -> dict[str, tuple[str, Why]]:
+    """Answer that looks like another, more frequent one -> (that label or "", why), as in AlmostLabel."""
+    if closed_set(answers) is None:
+        return {}
+    counts = Counter(answers)
     forms: dict[str, str] = {}
-    found = []
+    found: dict[str, tuple[str, Why]] = {}
     for answer in sorted(counts, key=lambda a: (-counts[a], a)):
         form = _form(answer)
         if form in forms and form:
-            found.append(AlmostLabel(answer, forms[form], "form", tuple(rows[answer])))
+            found[answer] = forms[form], "form"
         else:
             forms[form] = answer
     typical = {form: counts[answer] for form, answer in forms.items()}
@@ -111,8 +118,15 @@ def almost(answers: Sequence[str], sources: Sequence[str] | None = None) -> list
         meant = _meant(form, typical)
         if meant is not None:
             label, why = meant
-            found.append(AlmostLabel(answer, forms.get(label, ""), why, tuple(rows[answer])))
-    return sorted(found, key=lambda one: one.rows[0])
+            found[answer] = forms.get(label, ""), why
+    return {answer: (_end(label, found), why) for answer, (label, why) in found.items()}
+
+
+def _end(label: str, found: Mapping[str, tuple[str, Why]]) -> str:
+    """What a label that is itself almost another one is meant to be."""
+    while label in found:
+        label = found[label][0]
+    return label
 
 
 def _form(answer: str) -> str:

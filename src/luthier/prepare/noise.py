@@ -111,8 +111,10 @@ def label_noise(
 
 def _sample(texts: Sequence[str], labels: Sequence[str], seed: int) -> list[int]:
     """The rows to judge, in their order: within the limits, and of classes that are large enough."""
-    chosen = np.random.default_rng(seed).permutation(len(texts))[:ROWS]
-    chosen = chosen[: max(1, CELLS // max(1, len(set(labels))))]
+    counts = Counter(labels)
+    large = [i for i, label in enumerate(labels) if counts[label] >= FEWEST]
+    most = min(ROWS, CELLS // max(1, sum(count >= FEWEST for count in counts.values())))
+    chosen = np.random.default_rng(seed).permutation(large)[:most]
     size = np.cumsum([min(len(texts[i]), classify.LONGEST) for i in chosen])
     chosen = np.sort(chosen[: int(np.searchsorted(size, CHARACTERS, side="right"))])
     counts = Counter(labels[i] for i in chosen)
@@ -155,12 +157,12 @@ def _noise(own: Scores, classes: int) -> tuple[Probabilities, float]:
     own: probability of the label given. The mixture is (1 - rate) * own + rate / classes; the rate is fitted,
     but is at least 3.3 %: few errors are too few to fit it, and a list for review may be a little long.
     """
-    rate, own = LEAST_RATE, own.astype(np.float64)
+    rate, sure = LEAST_RATE, own.astype(np.float64)
     for _ in range(_ROUNDS):
         noise = rate / classes
-        share: Probabilities = noise / ((1 - rate) * own + noise)
+        share: Probabilities = noise / ((1 - rate) * sure + noise)
         rate = max(LEAST_RATE, float(share.mean()))
-    return share, float(np.log((1 - rate) * own + rate / classes).mean())
+    return share, float(np.log((1 - rate) * sure + rate / classes).mean())
 
 
 def _calibrate(scores: Scores, given: Classes) -> Scores:
