@@ -1,0 +1,231 @@
+"""The doctor's report as one HTML file, which needs no network and runs no script.
+
+The texts in it are strangers': every one is escaped by the template engine, its control characters (and those
+that turn the direction of writing) are shown as their escapes, secrets are masked, and the page forbids
+scripts, pictures and requests by its own content security policy, whose one allowance is the hash of its
+style sheet.
+
+Plots follow the shape of a finding's `figures`, not the name of its check, so a new check needs nothing here:
+
+    {"edges": [...], "counts": [...]}     histogram, with lines at "cutoff" and at the median beside it
+    {"a": 3, "b": 1}                      bars
+    [["a", 3], ...], [["a", "b", 3], ...] bars, of "a" or of "a → b"; shares where all are at most 1
+    [[10, 7], [20, 12], ...]              curve
+    3, "text"                             a line of a table
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any, Literal
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from luthier.prepare import plots
+from luthier.prepare.report import SEVERITIES, Finding, Report
+from luthier.redact import redact
+
+Language = Literal["en", "zh"]
+FIRST, MOST, REJECTED, SAMPLES, LONGEST = 40, 2000, 200, 8, 600
+_HIDDEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_TABLES = frozenset({"percentiles"})
+
+
+def page(report: Report, words: Language = "en") -> str:
+    """The report as HTML, with the page's own words in English or Chinese."""
+    own, style = _words()[words], _file("page.css")
+    findings = list(_told(report.findings, own))
+    return _template().render(
+        report=report,
+        language=words,
+        w=own,
+        n=plots.number,
+        style=Markup(style),
+        digest=base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii"),
+        verdict=_verdict(report, own),
+        account=plots.parts(report.kept, len(report.rejected), f"{own['kept']} / {own['rejected']}"),
+        findings=findings,
+        skipped=[(own["checks"].get(name, name), reason) for name, reason in report.skipped.items()],
+        most_rejected=REJECTED,
+    )
+
+
+@functools.cache
+def _words() -> dict[str, dict[str, Any]]:
+    loaded: dict[str, dict[str, Any]] = yaml.safe_load(_file("page.yaml"))
+    return loaded
+
+
+def _file(name: str) -> str:
+    return files("luthier.prepare").joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    settings = jinja2.Environment(
+        autoescape=True,
+        finalize=_printable,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return settings.from_string(_file("page.html.jinja"))
+
+
+def _printable(value: Any) -> Any:
+    """What a text shows: hidden characters as escapes, secrets masked. Our own mark-up stays as it is."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return redact(_HIDDEN.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), value))
+
+
+def _verdict(report: Report, own: Mapping[str, Any]) -> str:
+    counts = {one: sum(found.severity == one for found in report.findings) for one in SEVERITIES}
+    if not report.kept:
+        return str(own["unusable"])
+    if report.worst is None:
+        return str(own["nothing"])
+    said = {f"{name}s": _some(count, own[name]) for name, count in counts.items()}
+    sentence: str = own[{"error": "bad", "warning": "fair", "note": "good"}[report.worst]]
+    return sentence.format(**said)
+
+
+def _some(count: int, forms: Sequence[str]) -> str:
+    return f"{count} {forms[count != 1]}"
+
+
+def _told(findings: Sequence[Finding], own: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each finding in the page's terms, the gravest first; `first` opens a group."""
+    last = ""
+    for severity in SEVERITIES:
+        for one in findings:
+            if one.severity != severity:
+                continue
+            drawn = _drawn(one.figures, own)
+            shown, more = one.rows[:FIRST], one.rows[FIRST : FIRST + MOST]
+            unit = own["things"] if not one.rows else own["one" if one.count == 1 else "many"]
+            yield {
+                "severity": severity,
+                "severity_word": own[severity][0].removeprefix("项"),
+                "group": own[f"{severity}_group"],
+                "first": last != severity,
+                "check": own["checks"].get(one.check, one.check),
+                "what": one.what,
+                "count": one.count,
+                "unit": unit,
+                "samples": [_cut(sample) for sample in one.samples[:SAMPLES]],
+                "rows": _by_file(shown),
+                "more": _by_file(more),
+                "more_count": len(one.rows) - len(shown),
+                "beyond": len(one.rows) - len(shown) - len(more),
+                "fix": one.fix,
+                "is_command": one.fix.startswith("luthier "),
+                "plots": [piece for piece in drawn if isinstance(piece[1], str)],
+                "scalars": [piece for piece in drawn if not isinstance(piece[1], str)],
+            }
+            last = severity
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _by_file(sources: Sequence[str]) -> list[tuple[str, str]]:
+    """(file, "17, 25, 31") in the order of the sources: a file's name once."""
+    found: list[tuple[str, list[str]]] = []
+    for source in sources:
+        name, _, place = source.rpartition(":")
+        if not found or found[-1][0] != name:
+            found.append((name, []))
+        found[-1][1].append(place)
+    return [(name, ", ".join(places)) for name, places in found]
+
+
+# -- figures
+
+Piece = tuple[str, "str | list[tuple[str, str]]"]
+
+
+def _drawn(figures: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> list[Piece]:
+    """(title, SVG) for what can be drawn, (title, lines of a table) for the rest."""
+    found: list[Piece] = []
+    scalars: list[tuple[str, str]] = []
+    for key, value in figures.items():
+        name = str(own["figures"].get(key, key))
+        title = f"{prefix}: {name}" if prefix else name
+        if _is_number(value) or isinstance(value, str):
+            scalars.append((name, _figure(value)))
+        elif isinstance(value, Mapping) and key not in _TABLES and not _is_plot(value):
+            found += _drawn(value, own, title)
+        elif (plot := _plot(key, value, title, figures, own)) is not None:
+            found.append((title, plot))
+        elif isinstance(value, Mapping):
+            found.append((title, [(str(name), _figure(one)) for name, one in value.items()]))
+        elif value:
+            scalars.append((name, _cut(str(value))))
+    if scalars:
+        found.append((prefix or "", scalars))
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _figure(value: Any) -> str:
+    return plots.number(value) if _is_number(value) else _cut(str(value))
+
+
+def _is_plot(value: Mapping[str, Any]) -> bool:
+    """Bars, or a histogram; a mapping of anything else is looked into."""
+    return ("edges" in value and "counts" in value) or all(map(_is_count, value.values()))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _plot(key: str, value: Any, title: str, beside: Mapping[str, Any], own: Mapping[str, Any]) -> str | None:
+    if isinstance(value, Mapping):
+        if "edges" in value:
+            return _histogram(value, title, beside, own)
+        return (
+            plots.bars([(_printable(str(a)), b) for a, b in value.items()], title)
+            if value and key not in _TABLES
+            else None
+        )
+    rows = value if isinstance(value, list | tuple) else ()
+    if not rows or not all(isinstance(row, list | tuple) and len(row) > 1 for row in rows):
+        return None
+    if all(_is_number(row[-1]) and all(isinstance(part, str) for part in row[:-1]) for row in rows):
+        share = all(isinstance(row[-1], float) and 0 <= row[-1] <= 1 for row in rows)
+        return plots.bars([(_printable(" → ".join(row[:-1])), row[-1]) for row in rows], title, share=share)
+    if all(len(row) == 2 and all(map(_is_number, row)) for row in rows):
+        return plots.curve([(row[0], row[1]) for row in rows], title)
+    return None
+
+
+def _histogram(
+    value: Mapping[str, Any], title: str, beside: Mapping[str, Any], own: Mapping[str, Any]
+) -> str | None:
+    """None where the edges are no edges of these counts."""
+    edges, counts = list(value["edges"]), list(value["counts"])
+    rising = all(map(_is_number, edges)) and all(a < b for a, b in pairwise(edges))
+    if len(edges) != len(counts) + 1 or not counts or not rising or not all(map(_is_number, counts)):
+        return None
+    marks = {}
+    percentiles = beside.get("percentiles")
+    if isinstance(percentiles, Mapping) and _is_number(percentiles.get("p50")):
+        marks[f"p50 {plots.number(percentiles['p50'])}"] = percentiles["p50"]
+    if _is_number(beside.get("cutoff")) and beside["cutoff"] > edges[0]:
+        marks[f"{own['cutoff']} {plots.number(beside['cutoff'])}"] = beside["cutoff"]
+    return plots.histogram(edges, counts, title, marks)
