@@ -70,7 +70,7 @@ def main(paths: Sequence[str]) -> None:
     work: dict[str, Callable[[str], Any]] = {"pii": pii.find, "normal": normal.normalise, **text.CHECKS}
     work |= {"mojibake": mojibake.find, "strays": measure.strays, "measures": measure.measures}
     work |= {"language": measure.language, "pii fakes": lambda row: pii.pseudonymise(row, "key")}
-    work |= {name: load(name) for name, row in STEPS.items() if row.on and not row.whole}
+    work |= {name: load(name) for name, row in STEPS.items() if row.on and row.takes == "text"}
     every = [*text.CHECKS.values(), pii.find, normal.normalise, measure.strays, measure.beyond]
     work["all checks together"] = lambda row: [check(row) for check in every]
     for name, rows in sets.items():

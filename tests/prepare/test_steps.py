@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from luthier.errors import LuthierError, UsageError
 from luthier.prepare import steps
 from luthier.prepare.span import revert
-from luthier.prepare.steps import STEPS, Outcome, load, on_example
-from luthier.types import Example, Message, ToolCall
+from luthier.prepare.steps import STEPS, Outcome, load
+from luthier.prepare.steps.duplicates import Texts
+from luthier.types import BadRow, Example, Message, ToolCall
 
 # Texts that every step that is on leaves as they are.
 HARMLESS = [
@@ -45,12 +47,12 @@ def test_table() -> None:
 @pytest.mark.parametrize("text", HARMLESS)
 def test_usual_steps_leave_good_text_alone(text: str) -> None:
     for name, row in STEPS.items():
-        if row.on and not row.whole and not (name == "quality_filter" and not text):
+        if row.on and row.takes == "text" and not (name == "quality_filter" and not text):
             made = run(name, text)
             assert (made.text, made.changes) == (text, ()), name
 
 
-@pytest.mark.parametrize("name", [name for name, row in STEPS.items() if not row.whole])
+@pytest.mark.parametrize("name", [name for name, row in STEPS.items() if row.takes == "text"])
 def test_changes_lead_back(name: str) -> None:
     text = "<p>The Cats were ｎｏｔ here，電話 13800138000，“café” cafÃ©!</p>"
     made = run(name, text)
@@ -236,33 +238,11 @@ def test_privacy() -> None:
         run("pii_anonymization", "x", mode="hide")
 
 
-# -- examples
+# -- rows
 
 
-def _example(question: str, answer: str) -> Example:
-    return Example((Message("user", question),), ((Message("assistant", answer, 1.0),),), source="a.json:1")
-
-
-def test_on_example_makes_a_new_one() -> None:
-    old = _example("call 13800138000", "<p>ok</p>")
-    made = on_example("pii_anonymization", old)
-    assert made.example == _example("call [PHONE]", "<p>ok</p>") and old == _example(
-        "call 13800138000", "<p>ok</p>"
-    )
-    assert made.reason == "trunk 0: phone x 1" and list(made.parts) == ["trunk 0"]
-    assert on_example("html_removal", old).example == _example("call 13800138000", "ok")
-    assert on_example("html_removal", old, roles=["user"]).example is old
-
-
-def test_on_example_drops_it_whole() -> None:
-    made = on_example("quality_filter", _example("q", "x" * 9), longest=8)
-    assert made.example is None and made.reason == "branch 0.0: 9 characters > 8"
-
-
-def test_suggestions_change_nothing() -> None:
-    old = _example("去死吧", "x")
-    made = on_example("content_filter", old)
-    assert made.example is old and made.parts["trunk 0"].suggested
+def _example(question: str, answer: str, source: str = "a.json:1") -> Example:
+    return Example((Message("user", question),), ((Message("assistant", answer, 1.0),),), source=source)
 
 
 @pytest.mark.parametrize(
@@ -292,13 +272,95 @@ def test_suggestions_change_nothing() -> None:
     ],
 )
 def test_missing_text(example: Example, reason: str) -> None:
-    made = on_example("missing_text", example)
-    assert (made.example is example, made.reason) == (not reason, reason)
+    made = load("missing_text")(example)
+    assert (made.text is not None, made.reason) == (not reason, reason)
 
 
 def test_missing_words() -> None:
-    assert on_example("missing_text", _example("q", "N/A"), words=True).reason == "empty answer"
-    assert on_example("missing_text", _example("q", "a"), system=True).reason == "no system prompt"
+    assert load("missing_text")(_example("q", "N/A"), words=True).reason == "empty answer"
+    assert load("missing_text")(_example("q", "a"), system=True).reason == "no system prompt"
+
+
+@pytest.mark.parametrize(
+    ("reason", "missing"),
+    [
+        ("empty answer", True),
+        ("missing; the row has instruction", True),
+        ('missing; did you mean "output"?', False),
+        ("is a list, not text", False),
+    ],
+)
+def test_rows_that_mean_nothing(reason: str, missing: bool) -> None:
+    """What a renamed column would mend is not thrown away, unless somebody asks for it."""
+    bad = BadRow("a.json:1", "output", reason)
+    assert (load("missing_text")(bad).text is None) == missing
+    assert load("structure")(bad).reason == f"output: {reason}"
+    assert load("structure")(_example("q", "")).text is not None
+
+
+# -- all rows at once
+
+LONG = "Gradient checkpointing trades computing time for memory: activations are computed again going back."
+
+
+def _gone(*rows: Example, reviewed: tuple[object, ...] = (), **options: object) -> dict[str, str]:
+    texts = Texts()
+    for i, row in enumerate(rows):
+        texts.add(row, reviewed[i] if reviewed else None)
+    found: dict[str, str] = load("deduplication")(texts, None, **options)
+    return found
+
+
+def test_deduplication_keeps_the_best() -> None:
+    rows = [
+        _example("What is it?", text, f"a:{i}") for i, text in enumerate([LONG, LONG + "  ", LONG.upper()])
+    ]
+    assert _gone(*rows) == {"a:0": "copy of a:1", "a:2": "copy of a:1"}
+    assert _gone(*rows, reviewed=("no", "", "Lily")) == {"a:0": "copy of a:2", "a:1": "copy of a:2"}
+
+
+def test_near_duplicates() -> None:
+    question = "How does gradient checkpointing save memory when a long sequence is trained?"
+    rows = [_example(question, LONG, "a:0"), _example(question.replace("does", "dose"), LONG, "a:1")]
+    assert list(_gone(*rows)) == ["a:1"] and "near-copy of a:0" in _gone(*rows)["a:1"]
+    assert _gone(*rows, near=False) == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (_example(LONG, "sports"), _example(LONG, "finance")),  # a contradiction, not a copy
+        (_example("hi", LONG), _example("hello", LONG)),  # two questions, one answer
+        (_example(LONG, "It has 12 layers."), _example(LONG, "It has 13 layers.")),
+        (_example("Who?", LONG), _example("Who?", "Attention reads all tokens before it, weighted by keys.")),
+        (
+            Example((Message("system", "Be terse"), Message("user", LONG)), ((Message("assistant", "a"),),)),
+            Example((Message("system", "Be rude"), Message("user", LONG)), ((Message("assistant", "a"),),)),
+        ),
+        (
+            Example((Message("user", "q"),), ((Message("assistant", LONG),),), True),
+            Example((Message("user", "q"),), ((Message("assistant", LONG),),), False),
+        ),
+        (
+            Example((Message("user", "q"),), ((Message("assistant", LONG),), (Message("assistant", "b"),))),
+            Example((Message("user", "q"),), ((Message("assistant", "b"),), (Message("assistant", LONG),))),
+        ),
+    ],
+    ids=["label", "question", "number", "answer", "system", "verdict", "preference"],
+)
+def test_what_is_no_copy(one: Example, other: Example) -> None:
+    assert _gone(replace(one, source="a:0"), replace(other, source="a:1")) == {}
+
+
+def test_leakage_compares_questions() -> None:
+    ours, theirs = Texts(), Texts()
+    for row in (_example(LONG, "x", "train:1"), _example("Something else entirely, is it?", "x", "train:2")):
+        ours.add(row)
+    theirs.add(_example(LONG + "!", "y", "eval:7"))
+    found = load("leakage")(ours, {"eval.json": theirs}.__getitem__, not_in="eval.json")
+    assert list(found) == ["train:1"] and "eval:7" in found["train:1"]
+    with pytest.raises(UsageError, match="--not-in"):
+        load("leakage")(ours, None)
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
