@@ -12,14 +12,15 @@ from luthier.prepare import agreement as kappas
 from luthier.prepare import classify, exact, labels, noise, pii
 from luthier.prepare.agreement import Agreement
 from luthier.prepare.checks import Data
+from luthier.prepare.labels import AlmostLabel
 from luthier.prepare.noise import Noise
 from luthier.prepare.report import Finding, some
 from luthier.prepare.span import excerpt
 from luthier.prepare.table import closed_columns
 
 SAMPLES, SHOWN = 8, 60
-LISTED, CONFUSED = 500, 20
-"""At most so many classes or suspects, and so many confusions, stand in `figures`."""
+LISTED, CONFUSED, RENAMED = 500, 20, 50
+"""At most so many classes or suspects, and so many confusions, stand in `figures`, and renames in `fix`."""
 SUBSTANTIAL, ALMOST_PERFECT = 0.6, 0.8
 """Bounds of kappa by Landis and Koch, 1977, doi:10.2307/2529310."""
 _WHY = {"form": "another form of", "spelling": "a spelling of", "wrapped": "contains", "script": "a word for"}
@@ -37,19 +38,28 @@ def label_names(data: Data) -> Iterator[Finding]:
         + (_quoted(one.label) if one.label else "one of the labels")
         for one in found[:SAMPLES]
     ]
-    renames = {one.answer: one.label for one in found}
-    option = shlex.quote(f"label_names.renames={json.dumps(renames, ensure_ascii=False)}")
-    choice = " (fill in the empty labels)" if "" in renames.values() else ""
     rows = sorted(ref for one in found for ref in one.rows)
     yield Finding(
         "label_names",
         "warning",
         f"{some(len(found), 'answer')} in {some(len(rows))} look like labels, but for a detail",
         rows=[ref.source for ref in rows],
-        fix=f"luthier data clean {data.file} --steps label_names --roles assistant {option}{choice}",
+        fix=f"luthier data clean {data.file} --steps label_names --roles assistant {_renames(found)}",
         samples=samples,
         figures={"variants": [[one.answer, one.label, one.why, len(one.rows)] for one in found[:LISTED]]},
     )
+
+
+def _renames(found: Sequence[AlmostLabel]) -> str:
+    """The option of the step, quoted for a shell, and what is left to do by hand."""
+    renames = {one.answer: one.label for one in sorted(found, key=lambda one: -len(one.rows))[:RENAMED]}
+    table = "".join(
+        sign if sign.isprintable() else f"\\U{ord(sign):08x}"
+        for sign in json.dumps(renames, ensure_ascii=False)
+    )
+    option = shlex.quote(f"label_names.renames={table}")
+    left = ' (fill in what "" stands for)' if "" in renames.values() else ""
+    return option + left + (" (then check again: there are more)" if len(found) > RENAMED else "")
 
 
 def class_balance(data: Data) -> Iterator[Finding]:
@@ -84,7 +94,7 @@ def class_balance(data: Data) -> Iterator[Finding]:
         yield Finding(
             "class_balance",
             "warning",
-            f"{first.share:.0%} of the rows are {_quoted(first.label)}, the answer of a model that learns nothing else",
+            f"{first.share:.0%} of the rows have one answer, {_quoted(first.label)}",
             count=first.count,
             fix="judge by macro F1, not by accuracy; take fewer rows of this class, or collect others",
             figures={"classes": {one.label: one.count for one in (first, second)}},

@@ -71,6 +71,7 @@ STEPS: dict[str, Row] = {
         "privacy:pii_anonymization", True, "mask personal data and secrets, or fake them"
     ),
     "placeholder_filling": Row("placeholders:placeholder_filling", False, "fill in {{name}} and its like"),
+    "label_names": Row("labels:label_names", False, "one name for each label, as told"),
     "lowercasing": Row("words:lowercasing", False, "lower case everywhere"),
     "punctuation_removal": Row("words:punctuation_removal", False, "uniform punctuation, or none"),
     "stop_word_removal": Row("words:stop_word_removal", False, "remove the, of, 的, 是 and their like"),
