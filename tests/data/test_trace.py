@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,13 @@ WORDS = " ".join(f"w{k}" for k in range(100))
 def groups(made: Renderer, example: Example) -> list[list[trace.Unit]]:
     [parts] = made.pieces([example])
     assert not isinstance(parts, BadRow), parts
-    return [trace.units(made.encoder, group) for group in parts[0]]
+    return [trace.units(made.encoder, group, spelt=True) for group in parts[0]]
+
+
+def runs(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Neighbours of one kind joined; no empty ones."""
+    shown = [one for one in texts if one[0]]
+    return [("".join(t for t, _ in run), kind) for kind, run in groupby(shown, lambda one: one[1])]
 
 
 def compare(made: Renderer, examples: list[Example]) -> int:
@@ -45,6 +53,8 @@ def compare(made: Renderer, examples: list[Example]) -> int:
                 assert [i for unit in kept for i in unit.ids] == tokens.ids.tolist()
                 assert [unit.weight for unit in kept for _ in unit.ids] == tokens.mask.tolist()
                 cut += sum(len(unit.ids) for unit in units if unit.cut)
+                short = runs(trace.texts(made.encoder, group))
+                assert short == runs((unit.text, unit.kind) for unit in units)
             assert cut == rendered.cut
         if len(parts) == 1:
             text = "".join(u.text for group in seen[0] for u in trace.units(made.encoder, group))

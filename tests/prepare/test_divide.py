@@ -21,7 +21,7 @@ def rows(count: int = 60) -> list[dict[str, Any]]:
     words = ["球赛", "股票", "芯片", "比分", "涨跌", "发布", "冠军", "基金", "手机", "教练"]
     return [
         {
-            "instruction": f"{words[i % 10]}{words[i // 10]}第{i}条，{chr(0x4E00 + 37 * i)}{chr(0x5000 + 91 * i)}",
+            "instruction": f"{words[i % 10]}{words[i // 10]}{i}{chr(0x4E00 + 37 * i)}{chr(0x5000 + 91 * i)}",
             "output": TOPICS[i % 3],
             "id": i,
             "user": f"u{i % 7}",

@@ -8,6 +8,7 @@ from luthier.prepare.endings import FEW, unfinished
 
 pytest.importorskip("sklearn")
 NOUNS = "river teacher garden machine letter winter window market doctor village bridge story".split()
+PLACES = "Verona Lisbon Kyoto Marrakesh Oslo Valparaiso Tartu Ghent".split()
 VERBS = "watches repairs remembers paints follows crosses describes measures forgets visits".split()
 
 
@@ -22,7 +23,7 @@ def prose(rng: random.Random) -> str:
 
 def titles(rng: random.Random) -> str:
     """A list whose items end without a full stop, as titles do."""
-    items = [f"{k}. The {rng.choice(NOUNS)} of the {rng.choice(NOUNS)}" for k in range(1, 7)]
+    items = [f"{k}. The {rng.choice(NOUNS)} of {rng.choice(PLACES)}" for k in range(1, 7)]
     return "Here are six titles:\n" + "\n".join(items)
 
 

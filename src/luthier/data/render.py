@@ -283,10 +283,7 @@ class Renderer:
         length, limit = _longest(bounds), self.options.cutoff_len
         if length > limit and self.options.cutoff_policy != "cut_prompt":
             raise RowProblem(CUTOFF, f"{length} tokens, more than cutoff_len = {limit}")
-        messages = [
-            m for part in (example.trunk, *example.branches) for m in part if m.role in ("user", "tool")
-        ]
-        texts = [self._drafter.control(m.role).broken(m.content) for m in messages if m.content.strip()]
+        texts = self._shortenable(example) if length > limit else []
         groups: Groups = []
         for b, group in enumerate(draft.groups):
             groups.append([])
@@ -301,6 +298,13 @@ class Renderer:
             except (TooLong, ValueError) as error:
                 raise RowProblem(CUTOFF, f"{length} tokens: {error}") from error
         return groups
+
+    def _shortenable(self, example: Example) -> list[str]:
+        """Texts of users and tools as they stand in the pieces."""
+        messages = [
+            m for part in (example.trunk, *example.branches) for m in part if m.role in ("user", "tool")
+        ]
+        return [self._drafter.control(m.role).broken(m.content) for m in messages if m.content.strip()]
 
     def _stop_if_too_long(self, result: Sequence[list[Rendered] | BadRow]) -> None:
         if self.options.cutoff_policy != "error":

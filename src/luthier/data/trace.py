@@ -30,7 +30,7 @@ class Unit:
     """The smallest run of tokens that is whole characters, mostly one token.
 
     weight: with which it is learnt; 0: it is only read · cut: `cutoff_len` takes it out · bytes: of each
-    token, in hexadecimal, where they share a character.
+    token, in hexadecimal, where they share a character (when asked for).
     """
 
     text: str
@@ -45,12 +45,21 @@ class Unit:
         return "cut" if self.cut else "trained" if self.weight else "masked"
 
 
-def units(encoder: Encoder, group: Iterable[Coded]) -> list[Unit]:
+def units(encoder: Encoder, group: Iterable[Coded], spelt: bool = False) -> list[Unit]:
     """The trunk or a branch of a sequence, unit by unit, with cut tokens in the place where they were.
 
-    The texts of all units, one behind the other, are the rendered text.
+    The texts of all units, one behind the other, are the rendered text. spelt: with the bytes of tokens.
     """
-    return [unit for coded in group for unit in _units(encoder, coded)]
+    return [unit for coded in group for unit in _units(encoder, coded, spelt)]
+
+
+def texts(encoder: Encoder, group: Iterable[Coded]) -> Iterator[tuple[str, str]]:
+    """The same as (text, kind), without looking into pieces that are whole: much faster."""
+    for coded in group:
+        if coded.gone:
+            yield from ((unit.text, unit.kind) for unit in _units(encoder, coded, False))
+        else:
+            yield _plain(coded.piece.text), "trained" if coded.weight else "masked"
 
 
 def flags(parts: Sequence[Groups]) -> list[str]:
@@ -83,23 +92,24 @@ def _end_gone(coded: Coded) -> bool:
     return any(start + len(ids) == total for start, ids in coded.gone)
 
 
-def _units(encoder: Encoder, coded: Coded) -> Iterator[Unit]:
-    ids, gone = _whole(coded)
-    text = coded.piece.text
+def _units(encoder: Encoder, coded: Coded, spelt: bool) -> Iterator[Unit]:
+    whole, gone = _whole(coded)
+    text, ids = coded.piece.text, whole.tolist()
     at = 0  # how far the text is shown
-    for first, last, upto in _runs(encoder, coded, ids):
-        shown, at = text[at:upto], max(at, upto)
-        tokens = tuple(int(i) for i in ids[first:last])
-        shared = tuple(_bytes(encoder, token) for token in tokens) if len(tokens) > 1 else ()
-        yield Unit(_plain(shown), tokens, coded.weight, bool(gone[first:last].any()), shared)
+    for first, last, upto in _runs(encoder, coded, whole):
+        tokens = tuple(ids[first:last])
+        shared = tuple(_bytes(encoder, token) for token in tokens) if spelt and len(tokens) > 1 else ()
+        yield Unit(_plain(text[at:upto]), tokens, coded.weight, first in gone, shared)
+        at = upto
 
 
-def _whole(coded: Coded) -> tuple[Ids, np.ndarray]:
-    """All tokens of a piece, those that were cut out in their places, and which these are (bool)."""
-    ids, gone = coded.ids, np.zeros(len(coded.ids), bool)
+def _whole(coded: Coded) -> tuple[Ids, set[int]]:
+    """All tokens of a piece, those that were cut out in their places, and which these are (never a part of a
+    character, so of no Unit in part)."""
+    ids, gone = coded.ids, set[int]()
     for start, cut in sorted(coded.gone, key=lambda one: one[0]):
         ids = np.insert(ids, start, cut)
-        gone = np.insert(gone, start, np.ones(len(cut), bool))
+        gone.update(range(start, start + len(cut)))
     return ids, gone
 
 
@@ -115,12 +125,13 @@ def _runs(encoder: Encoder, coded: Coded, ids: Ids) -> list[tuple[int, int, int]
     if len(offsets) != len(ids):  # a token that no text stands for by itself, such as that behind a document
         return [(0, len(ids), len(coded.piece.text))]
     found: list[tuple[int, int, int]] = []
-    for k, (start, end) in enumerate(offsets):
+    for k, (start, stop) in enumerate(offsets):
         upto = found[-1][2] if found else 0
+        end = max(upto, stop)
         if found and start < upto:
-            found[-1] = (found[-1][0], k + 1, max(upto, end))
+            found[-1] = (found[-1][0], k + 1, end)
         else:
-            found.append((k, k + 1, max(upto, end)))
+            found.append((k, k + 1, end))
     found[-1] = (*found[-1][:2], len(coded.piece.text))
     return found
 

@@ -36,9 +36,13 @@ def entry(spec: DatasetSpec, file_name: str) -> dict[str, Any]:
 
 def stem(spec: DatasetSpec) -> str:
     """A name for files made of a data set: its own, without folders and extensions."""
-    name = Path(spec.name).name
-    kind = extension(name)
-    return name[: name.lower().rindex(kind)] if kind and spec.name == spec.location else name
+    return bare(Path(spec.name)) if spec.name == spec.location else Path(spec.name).name
+
+
+def bare(path: Path) -> str:
+    """A data file's name without its extension, .gz looked through."""
+    kind = extension(path)
+    return path.name[: path.name.lower().rindex(kind)] if kind else path.name
 
 
 def beside(spec: DatasetSpec) -> Path:

@@ -8,10 +8,12 @@ style sheet.
 Plots follow the shape of a finding's `figures`, not the name of its check, so a new check needs nothing here:
 
     {"edges": [...], "counts": [...]}     histogram, with lines at "cutoff" and at the median beside it
-    {"a": 3, "b": 1}                      bars
+    {"a": 3, "b": 1}                      bars; a table for {"p50": 28, "max": 90}
     [["a", 3], ...], [["a", "b", 3], ...] bars, of "a" or of "a → b"; shares where all are at most 1
     [[10, 7], [20, 12], ...]              curve
     3, "text"                             a line of a table
+
+Other lists are for programs, and left out.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from luthier.redact import redact
 Language = Literal["en", "zh"]
 FIRST, MOST, REJECTED, SAMPLES, LONGEST = 40, 2000, 200, 8, 600
 _HIDDEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_TABLES = frozenset({"percentiles"})
+_PERCENTILE = re.compile(r"p\d+|min|max|mean")
 
 
 def page(report: Report, words: Language = "en") -> str:
@@ -159,22 +161,20 @@ def _drawn(figures: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "")
     """(title, SVG) for what can be drawn, (title, lines of a table) for the rest."""
     found: list[Piece] = []
     scalars: list[tuple[str, str]] = []
+    marked = "histogram" in figures
     for key, value in figures.items():
         name = str(own["figures"].get(key, key))
         title = f"{prefix}: {name}" if prefix else name
         if _is_number(value) or isinstance(value, str):
-            scalars.append((name, _figure(value)))
-        elif isinstance(value, Mapping) and key not in _TABLES and not _is_plot(value):
-            found += _drawn(value, own, title)
-        elif (plot := _plot(key, value, title, figures, own)) is not None:
+            if not (marked and key == "cutoff"):  # a line of the histogram
+                scalars.append((name, _figure(value)))
+        elif (plot := _plot(value, title, figures, own)) is not None:
             found.append((title, plot))
+        elif isinstance(value, Mapping) and all(map(_is_number, value.values())):
+            found.append((title, [(str(own["figures"].get(k, k)), _figure(v)) for k, v in value.items()]))
         elif isinstance(value, Mapping):
-            found.append((title, [(str(name), _figure(one)) for name, one in value.items()]))
-        elif value:
-            scalars.append((name, _cut(str(value))))
-    if scalars:
-        found.append((prefix or "", scalars))
-    return found
+            found += _drawn(value, own, title)
+    return [*found, (prefix, scalars)] if scalars else found
 
 
 def _is_number(value: Any) -> bool:
@@ -185,33 +185,32 @@ def _figure(value: Any) -> str:
     return plots.number(value) if _is_number(value) else _cut(str(value))
 
 
-def _is_plot(value: Mapping[str, Any]) -> bool:
-    """Bars, or a histogram; a mapping of anything else is looked into."""
-    return ("edges" in value and "counts" in value) or all(map(_is_count, value.values()))
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and value >= 0
-
-
-def _plot(key: str, value: Any, title: str, beside: Mapping[str, Any], own: Mapping[str, Any]) -> str | None:
+def _plot(value: Any, title: str, beside: Mapping[str, Any], own: Mapping[str, Any]) -> str | None:
+    """None for what has no shape that can be drawn."""
     if isinstance(value, Mapping):
-        if "edges" in value:
+        if "edges" in value and "counts" in value:
             return _histogram(value, title, beside, own)
-        return (
-            plots.bars([(_printable(str(a)), b) for a, b in value.items()], title)
-            if value and key not in _TABLES
-            else None
-        )
-    rows = value if isinstance(value, list | tuple) else ()
-    if not rows or not all(isinstance(row, list | tuple) and len(row) > 1 for row in rows):
+        counted = len(value) > 1 and not all(map(_PERCENTILE.fullmatch, map(str, value)))
+        if counted and all(isinstance(count, int) and count >= 0 for count in value.values()):
+            return plots.bars([(_printable(str(label)), count) for label, count in value.items()], title)
         return None
-    if all(_is_number(row[-1]) and all(isinstance(part, str) for part in row[:-1]) for row in rows):
-        share = all(isinstance(row[-1], float) and 0 <= row[-1] <= 1 for row in rows)
-        return plots.bars([(_printable(" → ".join(row[:-1])), row[-1]) for row in rows], title, share=share)
-    if all(len(row) == 2 and all(map(_is_number, row)) for row in rows):
-        return plots.curve([(row[0], row[1]) for row in rows], title)
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    if all(map(_is_bar, value)):
+        bars = [(_printable(" → ".join(filter(None, row[:-1]))), row[-1]) for row in value]
+        return plots.bars(bars, title, share=all(isinstance(row[-1], float) for row in value))
+    if all(isinstance(row, list | tuple) and len(row) == 2 and all(map(_is_number, row)) for row in value):
+        return plots.curve([(row[0], row[1]) for row in value], title)
     return None
+
+
+def _is_bar(row: Any) -> bool:
+    """["a", 3], ["a", "b", 3] or ["a", 0.25]: a count, or a share."""
+    if not isinstance(row, list | tuple) or len(row) not in (2, 3) or not _is_number(row[-1]):
+        return False
+    if not all(isinstance(part, str) for part in row[:-1]):
+        return False
+    return row[-1] >= 0 if isinstance(row[-1], int) else len(row) == 2 and 0 <= row[-1] <= 1
 
 
 def _histogram(
@@ -222,10 +221,8 @@ def _histogram(
     rising = all(map(_is_number, edges)) and all(a < b for a, b in pairwise(edges))
     if len(edges) != len(counts) + 1 or not counts or not rising or not all(map(_is_number, counts)):
         return None
-    marks = {}
-    percentiles = beside.get("percentiles")
-    if isinstance(percentiles, Mapping) and _is_number(percentiles.get("p50")):
-        marks[f"p50 {plots.number(percentiles['p50'])}"] = percentiles["p50"]
-    if _is_number(beside.get("cutoff")) and beside["cutoff"] > edges[0]:
-        marks[f"{own['cutoff']} {plots.number(beside['cutoff'])}"] = beside["cutoff"]
+    percentiles = beside.get("percentiles", beside.get("row"))
+    median = percentiles.get("p50") if isinstance(percentiles, Mapping) else None
+    lines = (("p50", median), (own["cutoff"], beside.get("cutoff")))
+    marks = {f"{name} {plots.number(at)}": at for name, at in lines if _is_number(at) and at > edges[0]}
     return plots.histogram(edges, counts, title, marks)

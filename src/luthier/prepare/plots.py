@@ -14,8 +14,8 @@ from html import escape
 
 from luthier.data.sources import legible
 
-WIDTH, ROW, LETTER = 400, 19, 6.3
-MOST_LABEL, NUMBER = 150, 62
+WIDTH, ROW, LETTER = 400, 19, 7.0
+MOST_LABEL, NUMBER = 180, 58
 _BAR, _RULE, _INK = "#5b7a99", "#c9c7c0", "currentColor"
 _FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 

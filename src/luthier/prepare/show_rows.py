@@ -17,9 +17,9 @@ from luthier.types import BadRow, Example
 
 BAD = "bad"
 FLAGS = {
-    trace.UNTRAINED: "no token of it is trained",
+    trace.UNTRAINED: "one of its sequences has nothing that is trained",
     trace.ENDLESS: "a reply is trained without its end of turn",
-    trace.CUT: "cutoff_len cuts it",
+    trace.CUT: "cut",
     BAD: "it cannot be used",
 }
 """What a row can be filtered by, in words."""
@@ -69,7 +69,7 @@ class Seen:
         """The row for a screen or page: long runs of one kind without their middle, ends of blocks noted."""
         found = []
         for groups in self.parts:
-            trunk, *branches = (trace.units(renderer.encoder, group) for group in groups)
+            trunk, *branches = (trace.units(renderer.encoder, group, spelt=True) for group in groups)
             if self.ends:
                 branches = [list(_with_ends(branch, self.ends)) for branch in branches]
             found.append(Part(_short(trunk), [_short(branch) for branch in branches]))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from luthier.data import trace
+from luthier.data.cutoff import Groups
 from luthier.data.render import Renderer
 from luthier.data.trace import Unit
 from luthier.prepare.show_rows import FLAGS, Part, Seen, in_hex, visible
@@ -36,12 +37,11 @@ NARROW = 80
 def title(seen: Seen) -> str:
     """What is said of a row before it is shown: its verdict and flags."""
     verdict = [] if seen.verdict is None else [f"verdict: {str(seen.verdict).lower()}"]
-    counts = seen.counts()
-    flags = [
-        f"cut: {counts['cut']} of {sum(counts.values())} tokens" if flag == trace.CUT else FLAGS[flag]
-        for flag in seen.flags
-    ]
-    return "".join(f" ({remark})" for remark in [*verdict, *flags])
+    counts, told = seen.counts(), dict(FLAGS)
+    told[trace.CUT] = f"cut: {counts['cut']} of {sum(counts.values())} tokens"
+    if not counts["trained"]:
+        told[trace.UNTRAINED] = "nothing in it is trained: training leaves it out"
+    return "".join(f" ({remark})" for remark in [*verdict, *(told[flag] for flag in seen.flags)])
 
 
 def bad(row: BadRow) -> str:
@@ -56,31 +56,26 @@ def as_dict(seen: Seen, renderer: Renderer, ids: bool) -> dict[str, Any]:
     """A row for programs; offsets count characters of its own text. Keys that say nothing are left out."""
     if isinstance(seen.row, BadRow):
         return {"source": seen.row.source, "field": seen.row.field, "reason": seen.row.reason}
-    wholes = [_wholes(groups, renderer) for groups in seen.parts]
-    found: dict[str, Any] = {"source": seen.source, **_spans(wholes[-1][0], ids)}
+    found: dict[str, Any] = {"source": seen.source, **_whole(seen.parts[-1], 0, renderer, ids)}
     if seen.verdict is not None:
         found["verdict"] = seen.verdict
-    if len(wholes[-1]) > 1:
-        found["rejected"] = _spans(wholes[-1][1], ids)
+    if len(seen.parts[-1]) > 2:
+        found["rejected"] = _whole(seen.parts[-1], 1, renderer, ids)
     if seen.flags:
         found["flags"] = list(seen.flags)
-    if len(wholes) > 1:
-        found["parts"] = [_spans(whole[0], ids) for whole in wholes]
+    if len(seen.parts) > 1:
+        found["parts"] = [_whole(groups, 0, renderer, ids) for groups in seen.parts]
     if seen.ends:
-        found["block_ends"] = _characters(wholes[0][0], seen.ends)
+        found["block_ends"] = _characters(trace.units(renderer.encoder, seen.parts[0][1]), seen.ends)
     return found
 
 
-def _wholes(groups: Sequence[Any], renderer: Renderer) -> list[list[Unit]]:
-    trunk, *branches = (trace.units(renderer.encoder, group) for group in groups)
-    return [trunk + branch for branch in branches or [[]]]
-
-
-def _spans(units: Sequence[Unit], ids: bool) -> dict[str, Any]:
+def _whole(groups: Groups, branch: int, renderer: Renderer, ids: bool) -> dict[str, Any]:
     """text, and the [start, end] of what is trained and cut in it."""
+    whole = [coded for group in (groups[0], *groups[branch + 1 : branch + 2]) for coded in group]
     text, spans = "", dict[str, list[list[int]]](trained=[], masked=[], cut=[])
-    for kind, run in itertools.groupby(units, lambda unit: unit.kind):
-        piece = "".join(unit.text for unit in run)
+    for kind, run in itertools.groupby(trace.texts(renderer.encoder, whole), lambda piece: piece[1]):
+        piece = "".join(words for words, _ in run)
         if piece:
             spans[kind].append([len(text), len(text) + len(piece)])
         text += piece
@@ -88,6 +83,7 @@ def _spans(units: Sequence[Unit], ids: bool) -> dict[str, Any]:
     if spans["cut"]:
         found["cut"] = spans["cut"]
     if ids:
+        units = trace.units(renderer.encoder, whole)
         found["tokens"] = [{"text": unit.text, "ids": list(unit.ids), "kind": unit.kind} for unit in units]
     return found
 

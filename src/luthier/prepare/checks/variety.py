@@ -59,13 +59,13 @@ def languages(data: Data) -> Iterator[Finding]:
     if not counts:
         return
     figures: dict[str, Any] = {"counts": dict(counts.most_common())}
-    for name, told in (("inputs", asked), ("answers", given)):
-        if any(told):
+    if any(asked) and any(given):
+        for name, told in (("inputs", asked), ("answers", given)):
             figures[name] = dict(Counter(filter(None, told)).most_common())
-    shares = ", ".join(f"{name} {_percent(n, counts.total())}" for name, n in counts.most_common(4))
+    shares = ", ".join(f"{_percent(n, counts.total())} {name}" for name, n in counts.most_common(4))
     silent = len(rows) - counts.total()
-    untold = f"; {silent} rows have too few letters to tell" if silent else ""
-    what = f"languages: {shares}{untold}"
+    untold = f" ({silent:,} with too few letters to tell are left out)" if silent else ""
+    what = f"the rows are {shares}{untold}"
     yield Finding("languages", "note", what, count=len(counts), figures=figures)
     yield from _strays(data, rows, counts)
     yield from _mismatches(data, asked, given)
