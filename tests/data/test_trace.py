@@ -84,8 +84,8 @@ def test_any_conversation(turns: list[str], limit: int, name: str, spaces: bool)
 def test_published_data(name: str) -> None:
     [spec] = registry.specs([name], str(SHARED))
     stage = {"dpo_zh_demo": "rm", "kto_en_demo": "kto", "c4_demo": "pt"}.get(name, "sft")
-    rows = [row for row in prepare.examples(spec, stage, 25) if isinstance(row, Example)]
-    assert compare(chat.renderer("qwen", cutoff_len=1200), rows) > 15
+    rows = [row for row in prepare.examples(spec, stage, 10) if isinstance(row, Example)]
+    assert compare(chat.renderer("qwen", cutoff_len=1200), rows) > 5
 
 
 def test_what_is_cut_stands_where_it_was() -> None:
