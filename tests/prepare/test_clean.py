@@ -157,7 +157,7 @@ def test_dry_run_writes_nothing(alpaca: Path, clean: Callable[..., str]) -> None
 def test_nothing_half_written(alpaca: Path, clean: Callable[..., str]) -> None:
     """Every row goes: there is nothing to write, and so neither file appears."""
     with pytest.raises(DataError, match="every one of the 6 rows would be removed"):
-        clean(alpaca, "quality_filter.shortest=1000", "--steps", "structure,quality_filter")
+        clean(alpaca, "quality_filter.shortest=1000", "--steps", "structure,quality_filter", "--roles=all")
     assert [path.name for path in alpaca.parent.iterdir()] == ["a.json"]
 
 
@@ -214,19 +214,30 @@ def test_pairs_verdicts_and_tool_calls(tmp_path: Path, clean: Callable[..., str]
             {"from": "observation", "value": "<p>rain</p>"},
         ],
         "chosen": {"from": "gpt", "value": "<p>Rain.</p>"},
-        "rejected": {"from": "gpt", "value": "<p>Sun.</p>"},
+        "rejected": {"from": "gpt", "value": "<p>Sunshine today.</p>"},
         "tools": "[]",
     }
     path = tmp_path / "p.json"
     path.write_text(json.dumps([row]), encoding="utf-8")
-    clean(path)
+    clean(path, "quality_filter.longest=8")  # not asked of what is worse, or read
     (new,) = rows_of(tmp_path / "p.clean.json")
     assert [turn["value"] for turn in new["conversations"]] == [
         "Weather?",
         row["conversations"][1]["value"],
         "rain",
     ]
-    assert (new["chosen"]["value"], new["rejected"]["value"]) == ("Rain.", "Sun.")
+    assert (new["chosen"]["value"], new["rejected"]["value"]) == ("Rain.", "Sunshine today.")
+
+
+def test_the_account_names_the_entry(tmp_path: Path, clean: Callable[..., str]) -> None:
+    info = {"mine": {"file_name": "m.json", "columns": {"prompt": "q", "response": "a"}}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    (tmp_path / "m.json").write_text(json.dumps([{"q": "x", "a": "ｙ"}]))
+    said = json.loads(clean("mine", "--dataset_dir", tmp_path, "--format", "json"))
+    assert said["output"] == str(tmp_path / "m.clean.json")
+    entry = {"m.clean": {"file_name": "m.clean.json", "columns": {"prompt": "q", "response": "a"}}}
+    assert json.loads("{" + said["entry"] + "}") == entry
+    assert rows_of(tmp_path / "m.clean.json") == [{"q": "x", "a": "y"}]
 
 
 def test_not_in(tmp_path: Path, clean: Callable[..., str]) -> None:

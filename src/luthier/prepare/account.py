@@ -39,6 +39,7 @@ def as_dict(result: Result) -> dict[str, Any]:
         "steps": steps,
         "lost": dict(result.lost),
         "notes": result.notes,
+        "entry": result.entry,
     }
 
 
@@ -68,6 +69,8 @@ def shown(result: Result) -> str:
     if result.output is None:
         return "\n".join([*lines, "dry run: nothing was written"])
     lines.append(f"written: {result.output}")
+    if result.entry:
+        lines.append(f"for dataset_info.json:\n{result.entry}")
     if result.ledger:
         lines.append(
             f"ledger:  {result.ledger} (it holds the private data that was removed; only you can read it)"

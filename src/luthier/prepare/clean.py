@@ -14,7 +14,7 @@ from typing import Any
 
 from luthier.data import sources
 from luthier.errors import DataError, UsageError
-from luthier.prepare import account, journal, pipeline, progress, recipe, words, write
+from luthier.prepare import account, entry, journal, pipeline, progress, recipe, words, write
 from luthier.prepare.opened import Opened, opened
 from luthier.prepare.pipeline import Account, Call, Event, Work
 from luthier.prepare.steps import STEPS
@@ -69,7 +69,8 @@ class Result:
     output, ledger: None when they are not written · rows: read, written · changed: of the rows written ·
     unreadable: rows that could be neither cleaned nor written, since they are no objects · unwritten: rows
     that the output's kind of file has no place for · unusable: why rows of the output cannot be trained on ·
-    others: columns that training does not read · lost: what the output's kind of file could not keep.
+    others: columns that training does not read · lost: what the output's kind of file could not keep ·
+    entry: what dataset_info.json must say of the output, where the input has an entry there.
     """
 
     source: str
@@ -86,6 +87,7 @@ class Result:
     others: set[str] = field(default_factory=set)
     lost: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    entry: str = ""
 
 
 def main(args: Sequence[str]) -> int:
@@ -155,6 +157,8 @@ def cleaned(source: Opened, calls: Sequence[Call], out: Path | None, ledger: boo
         calls,
         [Account() for _ in calls],
     )
+    if out is not None and source.spec.listed:
+        result.entry = entry.snippet({entry.bare(out): entry.entry(source.spec, out.name)})
     total = _count(source)
     with progress.watched() as over, ExitStack() as stack:
 

@@ -7,6 +7,7 @@ calls and tool descriptions are none either: changing them would break what they
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from luthier.data.spec import OPENAI_TAGS, DatasetSpec
 from luthier.prepare.span import Change, whole
 
 Path = tuple[str | int, ...]
-Said = Literal["system", "user", "assistant", "tool", "text", "other"]
-ROLES: tuple[Said, ...] = ("system", "user", "assistant", "tool", "text", "other")
-"""Who says a text; "other" is a column that training does not read."""
+Said = Literal["system", "user", "assistant", "rejected", "tool", "text", "other"]
+ROLES: tuple[Said, ...] = ("system", "user", "assistant", "rejected", "tool", "text", "other")
+"""Who says a text; "rejected" is the worse answer of a pair, "other" a column that training does not read."""
 _FIELDS: dict[str, tuple[tuple[str, Said], ...]] = {
     "alpaca": (("system", "system"), ("prompt", "user"), ("query", "user"), ("response", "assistant")),
     "sharegpt": (("system", "system"),),
@@ -83,7 +84,9 @@ def _read(data: Mapping[str, Any], spec: DatasetSpec, stage: str) -> Iterator[Le
         yield from _in_cell((name,), data.get(name), spec.tags)
     for key in ("chosen", "rejected") if spec.ranking else ():
         if name := names.get(key) or "":
-            yield from _ending((name,), data.get(name), spec)
+            for leaf in _ending((name,), data.get(name), spec):
+                worse = key == "rejected" and leaf.role == "assistant"
+                yield dataclasses.replace(leaf, role="rejected") if worse else leaf
 
 
 def _columns(spec: DatasetSpec) -> dict[str, str | None]:

@@ -31,11 +31,19 @@ _REMEMBERED, _SHORT = 4096, 1000
 
 @dataclass(frozen=True)
 class Call:
-    """A step with its options. roles: whose texts it is given."""
+    """A step with its options. given: whose texts it looks at; None for those that the table names."""
 
     step: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    roles: frozenset[str] = frozenset(places.ROLES) - {"other"}
+    given: frozenset[str] | None = None
+
+    @functools.cached_property
+    def roles(self) -> frozenset[str]:
+        """Whose texts it looks at. Who names the answers means both of a pair, or one would give itself
+        away by what was cleaned in the other."""
+        if self.given is None:
+            return frozenset(STEPS[self.step].roles) or frozenset(places.ROLES) - {"other"}
+        return self.given | {"rejected"} if "assistant" in self.given else self.given
 
     @functools.cached_property
     def function(self) -> Callable[..., Any]:

@@ -177,12 +177,12 @@ def _set(found: list[Asked], settings: Iterable[str], problems: list[Problem]) -
 def _call(one: Asked, roles: frozenset[str] | None, problems: list[Problem]) -> Call | None:
     """The step with its options in their types; None when there are problems."""
     known, before, bound = parameters(one.step), len(problems), {}
-    call = Call(one.step) if roles is None else Call(one.step, roles=roles)
+    call = Call(one.step, given=roles)
     for option, value in one.options.items():
         where = f"{one.where}.{option}" if option not in one.said else f"{one.step}.{option}"
         if option == "roles" and STEPS[one.step].takes == "text":
             listed = value.split(",") if isinstance(value, str) else value
-            call = replace(call, roles=_roles(listed, where, problems))
+            call = replace(call, given=_roles(listed, where, problems))
         elif option not in known:
             hint = nearest(option, [*known, "roles"]) if known else f"{one.step} has no options"
             problems.append(Problem(where, "no such option", hint))

@@ -47,12 +47,14 @@ class Row:
 
     takes: "text", one at a time · "row": an Example or BadRow; the Outcome's text is None when it should go ·
     "all": `duplicates.Texts` of the whole data set, and returns source -> reason of the rows that should go.
+    roles: whose texts it is given unless the user says so; () for all that training reads.
     """
 
     path: str
     on: bool
     what: str
     takes: Literal["text", "row", "all"] = "text"
+    roles: tuple[str, ...] = ()
 
 
 # In the order of a usual cleaning: repair, then drop (cheap before dear), then what changes what is said.
@@ -65,7 +67,12 @@ STEPS: dict[str, Row] = {
     "missing_text": Row("missing:missing_text", True, "drop rows without a question or an answer", "row"),
     "leakage": Row("duplicates:leakage", False, "drop rows that are, or nearly, in another data set", "all"),
     "deduplication": Row("duplicates:deduplication", True, "drop copies, exact and near", "all"),
-    "quality_filter": Row("quality:quality_filter", True, "drop by length, repetition, symbols, language"),
+    "quality_filter": Row(
+        "quality:quality_filter",
+        True,
+        "drop by length, repetition, symbols, language",
+        roles=("assistant", "text"),
+    ),
     "content_filter": Row("content:content_filter", False, "report or drop harmful content by rules"),
     "pii_anonymization": Row(
         "privacy:pii_anonymization", True, "mask personal data and secrets, or fake them"

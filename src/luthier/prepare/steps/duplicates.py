@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from luthier.errors import UsageError
-from luthier.prepare import exact
+from luthier.prepare import exact, shingles
 from luthier.prepare import leakage as leaks
 from luthier.prepare import near as nearly
 from luthier.types import Example, Message
@@ -141,18 +142,34 @@ def leakage(
     """Drops rows whose question is, or nearly is, in another data set: not_in=FILE or DATASET.
 
     Pitfall: a test set that training has seen measures memory. Answers are left out of the comparison,
-    since a question that is answered otherwise gives the test away all the same; texts without a question
-    (documents) are compared whole. The training set should lose the rows: dropping them from the test set
-    changes what its score means.
+    since a question that is answered otherwise gives the test away all the same. Rows without a question of
+    their own (documents, or "Write a poem." a hundred times with another poem each) are compared whole. The
+    training set should lose the rows: dropping them from the test set changes what its score means.
     """
     if not not_in:
         raise UsageError("leakage: with which data set is it compared? -> --not-in FILE")
     other = read(not_in)
-    found = leaks.leaks(_asked(other), _asked(rows), other.sources, rows.sources, threshold)
+    common = _common(rows) | _common(other)
+    found = leaks.leaks(_asked(other, common), _asked(rows, common), other.sources, rows.sources, threshold)
     return {
         one.evaluation.source: f"in {one.train.source} (similarity {one.similarity:.2f})" for one in found
     }
 
 
-def _asked(rows: Texts) -> list[str]:
-    return [question or answer for question, answer in zip(rows.inputs, rows.answers, strict=True)]
+def _common(rows: Texts) -> set[bytes]:
+    """Keys of questions that more rows have than any question of its own would, answered differently."""
+    counts = Counter(map(exact.key, rows.inputs))
+    limit = max(shingles.COMMON_ROWS, shingles.COMMON_SHARE * len(rows))
+    answers: dict[bytes, set[str]] = {key: set() for key, count in counts.items() if count > limit}
+    for question, answer in zip(rows.inputs, rows.answers, strict=True) if answers else ():
+        if (key := exact.key(question)) in answers and len(answers[key]) < 2:
+            answers[key].add(answer)
+    return {key for key, different in answers.items() if len(different) > 1}
+
+
+def _asked(rows: Texts, common: Container[bytes] = ()) -> list[str]:
+    """The questions; the whole row where that is none of its own."""
+    pairs = zip(rows.inputs, rows.answers, strict=True)
+    if not common:
+        return [question or answer for question, answer in pairs]
+    return [f"{q}\n\n{a}" if q and exact.key(q) in common else q or a for q, a in pairs]

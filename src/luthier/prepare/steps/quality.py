@@ -28,7 +28,8 @@ def quality_filter(
     Pitfall: limits that are too strict throw away good data, too loose ones keep noise. The usual limits were
     made for web pages and English words; a Chinese label of two characters fails all of them. So the default
     drops only what nobody meant to write, and the reason tells the figure beside the limit: look at what goes
-    before tightening.
+    before tightening. It is asked of answers and documents alone: a question may hold a log of a thousand
+    equal lines, and the worse answer of a pair is there because it is bad.
     """
     size = len(text.strip())
     if size < shortest:
