@@ -75,9 +75,18 @@ def described(step: str) -> str:
     text = inspect.cleandoc(load(step).__doc__ or "")
     lines = [f"{step}: {STEPS[step].what}", "", text, "", "options:"]
     for name, (kind, default) in parameters(step).items():
-        lines.append(f"  {step}.{name}={default if default not in ('', ()) else '...'}   ({_words(kind)})")
+        lines.append(f"  {step}.{name}={_default(default)}   ({_words(kind)})")
     lines += [f"  roles: {', '.join(leaves.ROLES)}"] if STEPS[step].takes == "text" else []
     return "\n".join(lines if lines[-1] != "options:" else [*lines, "  none"])
+
+
+def _default(value: Any) -> str:
+    """A default as it would be written; "..." where nothing is given, or a function of ours."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list) and value:
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, str | int | float) and value != "" else "..."
 
 
 def parameters(step: str) -> dict[str, tuple[str, Any]]:
