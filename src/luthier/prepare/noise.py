@@ -24,9 +24,10 @@ from luthier.prepare.exact import Ref
 ROWS, CHARACTERS, CELLS = 200_000, 20_000_000, 20_000_000
 """At most so many rows, characters, and rows times classes are judged; they bound time and memory."""
 FEWEST = 5
-SURE = 0.25
+SURE = 0.2
+"""A list to read is worth it as long as one row in five is wrong."""
 # The ten test sets of arXiv:2103.14749 have 3.3 % wrong labels on average.
-LEAST_RATE = 0.033
+LEAST_RATE, MOST_RATE = 0.033, 0.5
 _ROUNDS = 30
 _SHARPNESS = np.geomspace(1 / 64, 16, 11)
 _CALIBRATED_ON = 20_000
@@ -155,13 +156,14 @@ def _noise(own: Scores, classes: int) -> tuple[Probabilities, float]:
     """The share of noise in each label and the mean log-likelihood, by expectation maximisation.
 
     own: probability of the label given. The mixture is (1 - rate) * own + rate / classes; the rate is fitted,
-    but is at least 3.3 %: few errors are too few to fit it, and a list for review may be a little long.
+    but is at least 3.3 % (few errors are too few to fit it, and a list for review may be a little long) and
+    at most a half: where texts tell nothing about labels, the classifiers are wrong, not the labels.
     """
     rate, sure = LEAST_RATE, own.astype(np.float64)
     for _ in range(_ROUNDS):
         noise = rate / classes
         share: Probabilities = noise / ((1 - rate) * sure + noise)
-        rate = max(LEAST_RATE, float(share.mean()))
+        rate = min(MOST_RATE, max(LEAST_RATE, float(share.mean())))
     return share, float(np.log((1 - rate) * sure + rate / classes).mean())
 
 
