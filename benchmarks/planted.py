@@ -5,8 +5,8 @@
 LABELLED_*: JSON lists (alpaca or one-turn sharegpt) whose answers are labels; TEXTS: one with free answers.
 Twenty of each: near-duplicates of training rows in the evaluation set, flipped labels, contradictions
 (a training row once more, equal or nearly, with another label), personal data in texts, answers cut at a
-random place. The command is run on the files before and after. A row that it reports before is a fault of the data
-itself, not of the doctor: `precision` leaves it out, `of all` counts it as a false alarm.
+random place. The command is run on the files before and after. A row that it reports before is a fault of the
+data itself, not of the doctor: `precision` leaves it out, `of all reported` counts it as a false alarm.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ file and looks at its share of the rows, which costs less than handing texts aro
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -228,7 +229,16 @@ def findings(data: Data, hits: dict[str, Hits]) -> Iterator[Finding]:
             look.severity,
             f"{some(len(one.rows))} {look.what} ({kinds})",
             rows=[sources[i] for i in one.rows],
-            fix=look.instead or f"luthier data clean {data.file} --steps {look.step}",
+            fix=look.instead or f"luthier data clean {data.file} --steps {look.step}{_values(name, one)}",
             samples=[f"{sources[i]} {role}: {shown}" for i, role, shown in one.samples[:SAMPLES]],
             figures={"kinds": dict(one.kinds)},
         )
+
+
+def _values(name: str, hits: Hits) -> str:
+    """For placeholders, the option with the names that are to be filled in."""
+    if name != "placeholders":
+        return ""
+    shown = ", ".join(pieces for _, _, pieces in hits.samples).split(", ")
+    names = list(dict.fromkeys(piece.strip("{}$<>[]【】《》「」%()（） ") for piece in shown))[:3]
+    return " " + shlex.quote("placeholder_filling.values=" + ",".join(f"{one}=…" for one in names))
