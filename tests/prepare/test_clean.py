@@ -156,7 +156,7 @@ def test_dry_run_writes_nothing(alpaca: Path, clean: Callable[..., str]) -> None
 
 def test_nothing_half_written(alpaca: Path, clean: Callable[..., str]) -> None:
     """Every row goes: there is nothing to write, and so neither file appears."""
-    with pytest.raises(DataError, match="every one of the 6 rows would be removed"):
+    with pytest.raises(DataError, match="every one of 6 rows would be removed"):
         clean(alpaca, "quality_filter.shortest=1000", "--steps", "structure,quality_filter", "--roles=all")
     assert [path.name for path in alpaca.parent.iterdir()] == ["a.json"]
 
@@ -204,6 +204,25 @@ def test_packed_lines_and_unreadable_rows(tmp_path: Path, clean: Callable[..., s
     assert "could not be read; only the original file has them: a.jsonl.gz:2" in clean(
         "--undo", new, status=1
     )
+
+
+def test_a_table_has_no_place_for_nothing(tmp_path: Path, clean: Callable[..., str]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text\n<br>\nx\n", encoding="utf-8")
+    said = json.loads(clean(path, "--steps", "html_removal", "--format", "json"))
+    assert (said["rows"], said["unwritten"], said["removed"]) == ([2, 1], 1, 1)
+    clean("--undo", tmp_path / "t.clean.csv")
+    undone = (tmp_path / "t.clean.undone.csv").read_text(encoding="utf-8-sig")
+    assert undone.split() == ["text", "<br>", "x"]
+
+
+def test_who_may_read_the_input_may_read_the_copy(alpaca: Path, clean: Callable[..., str]) -> None:
+    alpaca.chmod(0o600)
+    clean(alpaca)
+    new = alpaca.with_name("a.clean.json")
+    clean("--undo", new)
+    for path in (new, alpaca.with_name("a.clean.undone.json")):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_pairs_verdicts_and_tool_calls(tmp_path: Path, clean: Callable[..., str]) -> None:

@@ -10,6 +10,7 @@ from luthier.data.sources import legible
 from luthier.prepare import leaves, pii
 from luthier.prepare.journal import Undone
 from luthier.prepare.pipeline import Account, Event
+from luthier.prepare.report import some
 from luthier.prepare.span import Change, excerpt
 from luthier.prepare.write import Writer
 
@@ -57,7 +58,7 @@ def shown(result: Result) -> str:
     before, after = result.rows
     lines = [f"note: {note}" for note in result.notes]
     lines.append(
-        f"{result.source}: {before:,} rows -> {after:,}"
+        f"{result.source}: {some(before)} -> {after:,}"
         f" ({before - after:,} removed, {result.changed:,} of those left changed)"
     )
     width = max((len(call.step) for call in result.calls), default=0)
@@ -87,7 +88,9 @@ def _counts(one: Account) -> str:
         f"characters {signs[0]:,} -> {signs[1]:,}" if signs[0] != signs[1] else "nothing changed in length"
     )
     if one.changed_texts:
-        parts.append(f"{one.changed_texts:,} texts in {one.changed_rows:,} rows changed: {_most(one.kinds)}")
+        parts.append(
+            f"{some(one.changed_texts, 'text')} in {some(one.changed_rows)} changed: {_most(one.kinds)}"
+        )
     if one.reasons:
         parts.append(f"removed: {_most(one.reasons)}")
     if one.suggested:
@@ -107,12 +110,12 @@ def _left(result: Result) -> list[str]:
     lines = []
     if result.unreadable:
         count, first = len(result.unreadable), result.unreadable[0]
-        lines.append(f"  {count:,} rows could not be read, so they are not in the output: {first} ...")
+        lines.append(f"  {some(count)} could not be read and so not be written: {first} ...")
     if result.unwritten:
-        lines.append(f"  {result.unwritten:,} rows have no text left, and a table has no place for them")
+        lines.append(f"  {some(result.unwritten)} without any text left out: a table has no place for them")
     if result.unusable:
         count = result.unusable.total()
-        lines.append(f"  {count:,} rows are kept though training cannot use them ({_most(result.unusable)})")
+        lines.append(f"  {some(count)} kept though training cannot use them ({_most(result.unusable)})")
         lines.append(
             f"    {', '.join(result.unusable_rows)} -> mend them, or drop them by --steps usual,structure"
         )
@@ -143,14 +146,14 @@ def _change(change: Change) -> str:
 def nothing_left(result: Result) -> str:
     """Why there is no row to write."""
     reasons = sum((one.reasons for one in result.accounts), Counter[str]())
-    why = f"every one of the {result.rows[0]:,} rows would be removed"
+    why = f"every one of {some(result.rows[0])} would be removed"
     return f"{result.source}: {why}: {_most(reasons)} -> leave out a step, or set its options"
 
 
 def undone(out: Path, writer: Writer, done: Undone) -> str:
     """The account of an undoing."""
     lines = [
-        f"{out}: {writer.count:,} rows; {done.changes:,} texts put back, {done.rows:,} rows brought back"
+        f"{out}: {some(writer.count)}; {some(done.changes, 'text')} put back, {some(done.rows)} brought back"
     ]
     for source, step, path in done.kept[:20]:
         lines.append(
@@ -160,6 +163,6 @@ def undone(out: Path, writer: Writer, done: Undone) -> str:
         lines.append(f"  and {len(done.kept) - 20:,} more")
     if done.lost:
         count, first = len(done.lost), done.lost[0]
-        lines.append(f"  {count:,} rows could not be read; only the original file has them: {first} ...")
+        lines.append(f"  {some(count)} could not be read; only the original file has them: {first} ...")
     lost = writer.lost + writer.warned
     return "\n".join(lines + [f"  {what}: {count:,}" for what, count in lost.items()])

@@ -288,6 +288,7 @@ def _undo(output: Path, found: Words, settings: list[str]) -> int:
     with write.rows(out, output, "overwrite" in found.options) as writer, progress.watched() as over:
         for row in over(journal.undo(output, book["rows"][0], wanted, done), "undoing", book["rows"][0]):
             writer.add(row)
+    out.chmod(os.stat(output).st_mode & 0o777)
     print(account.undone(out, writer, done))
     return 1 if done.kept or done.lost else 0
 
