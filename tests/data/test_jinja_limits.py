@@ -167,11 +167,20 @@ def test_a_template_of_many_names_is_rendered_the_slow_way() -> None:
 
 
 def test_nothing_else_renders_a_template() -> None:
-    """Neither Jinja nor the tokenizer's own rendering is called anywhere but behind the limits."""
+    """Neither Jinja nor the tokenizer's own rendering is called anywhere but behind the limits.
+
+    Pages are made of templates of ours, which lie beside the module that names them.
+    """
     source = Path(jinja.__file__).parents[1]
-    asking = [
-        file.name
+    asking = {
+        file.name: text
         for file in source.rglob("*.py")
-        if re.search(r"apply_chat_template|^\s*(from|import) jinja2", file.read_text(encoding="utf-8"), re.M)
-    ]
+        if re.search(
+            r"apply_chat_template|^\s*(from|import) jinja2", text := file.read_text(encoding="utf-8"), re.M
+        )
+    }
+    pages = {name: asking.pop(name) for name in ("page.py", "show_page.py")}
     assert asking and all(name.startswith("jinja") for name in asking)
+    for text in pages.values():
+        [name] = re.findall(r"[\w.]+\.jinja\b", text)
+        assert (source / "prepare" / name).is_file() and "autoescape=True" in text

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from luthier.config import Config
 from luthier.data.render import Renderer
@@ -19,6 +20,9 @@ from luthier.prepare.show_rows import BAD, FLAGS, Look, Seen, Selection
 from luthier.prepare.words import Words
 from luthier.runs import atomic
 from luthier.types import BadRow, Example
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 USAGE = f"""usage: luthier data show FILE|DATASET [ROW ...] --model DIR|RUN
 
@@ -154,7 +158,7 @@ def _check_place(path: Path, as_json: bool, overwrite: bool) -> None:
         raise UsageError(f"{path.parent}: no such directory -> make it first")
 
 
-def _draw(request: Request, screen: show_screen.Console, page: list[dict[str, object]]) -> Draw:
+def _draw(request: Request, screen: Console, page: list[dict[str, object]]) -> Draw:
     """What becomes of each row."""
     if "html" in request.words.options:
         return lambda seen, renderer: page.append(show_page.row(seen, renderer))
