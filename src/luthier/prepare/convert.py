@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,7 @@ FORMS: dict[str, Form] = {
 }
 OPTIONAL = {"system": "", "tools": "", "history": []}
 """Columns that a row may lack, and what says nothing in them: all rows have them if one has."""
+MESSAGES = ("messages", "conversations", "chosen", "rejected")
 NAMED = 3
 """Rows of one reason that are named."""
 
@@ -142,12 +143,11 @@ class Job:
                 kept[name] = value
             else:
                 account.left[f'column "{name}"'] += 1
-        messages = data.get(str(spec.columns.get("messages")))
-        if isinstance(messages, list):
-            tags = (spec.tags.get("role_tag"), spec.tags.get("content_tag"))
-            known = {*tags, *WEIGHT_KEYS, "tool_calls", "tool_call_id", "reasoning_content"}
-            strange = {key for message in messages for key in message if key not in known}
-            account.left.update(f'"{key}" of messages' for key in strange)
+        columns = (spec.columns.get(key) for key in ("messages", "chosen", "rejected"))
+        tags = (spec.tags.get("role_tag"), spec.tags.get("content_tag"))
+        known = {*tags, *WEIGHT_KEYS, "tool_calls", "tool_call_id", "reasoning_content"}
+        strange = {key for message in _messages(data, columns) for key in message if key not in known}
+        account.left.update(f'"{key}" of messages' for key in strange)
         return kept
 
     def entry(self, account: Account) -> dict[str, dict[str, Any]]:
@@ -230,10 +230,10 @@ def look(job: Job) -> Account:
     return account
 
 
-def _messages(made: Made) -> Iterator[Made]:
+def _messages(data: Mapping[str, Any], columns: Iterable[str | None] = MESSAGES) -> Iterator[Made]:
     """All messages of a row that are objects, those of endings included."""
-    for name in ("messages", "conversations", "chosen", "rejected"):
-        value = made.get(name)
+    for name in columns:
+        value = data.get(name) if name else None
         for message in value if isinstance(value, list) else [value]:
             if isinstance(message, dict):
                 yield message
@@ -310,6 +310,10 @@ def _numbers(job: Job, account: Account, entries: Mapping[str, Any]) -> dict[str
     }
 
 
+def _keep(what: str) -> str:
+    return " -> --keep-columns" if what.startswith("column") else ""
+
+
 def told(job: Job, account: Account, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The account in words."""
     head = (
@@ -320,7 +324,7 @@ def told(job: Job, account: Account, entries: Mapping[str, Mapping[str, Any]]) -
     for reason, rows in sorted(account.refused.items(), key=lambda item: -len(item[1])):
         named = ", ".join(rows[:NAMED]) + (", …" if len(rows) > NAMED else "")
         lines.append(f"  {len(rows):,}: {reason} ({named})")
-    lines += [f"  left out: {what} in {some(n)} -> --keep-columns" for what, n in account.left.items()]
+    lines += [f"  left out: {what} in {some(n)}{_keep(what)}" for what, n in account.left.items()]
     if not account.done:
         fix = f"--lossy writes the other {account.fit:,}" if account.fit else "choose another format"
         return [*lines, f"nothing was written -> mend the rows, or {fix}"]

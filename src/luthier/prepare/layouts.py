@@ -145,7 +145,7 @@ def _chat(
     made: Made = {}
     if len(example.branches) > 1:
         for name, branch in zip(("chosen", "rejected"), example.branches, strict=True):
-            made[name] = _ending([written(message, True) for message in branch], branch, form)
+            made[name] = _ending(_numbered([written(message, True) for message in branch]), branch, form)
     else:
         ends = example.branches[0] if example.branches else ()
         if not ends and example.answer is not None:
@@ -158,7 +158,9 @@ def _chat(
 
 def _ending(messages: list[Made], branch: Sequence[Message], form: Form) -> Any:
     """An ending as LLaMA-Factory has it, one message; where it is more, a list, if the file can hold both."""
-    if form != "json" and (len(branch) > 1 or (form == "cells" and branch[0].tool_calls)):
+    calls = branch[0].tool_calls
+    odd = calls if form == "cells" else [one for one in calls if not isinstance(one.arguments, Mapping | str)]
+    if form != "json" and (len(branch) > 1 or odd):
         raise Inexpressible("a column holds endings of one message (.csv, .xlsx: of text) -> write .jsonl")
     if form == "cells":
         return branch[0].content
