@@ -11,6 +11,7 @@ time, and the largest resident set of it and its workers together.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import subprocess
@@ -27,11 +28,12 @@ ZH = (
     "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动"
     "同工也能下过子说产种面而方后多定行学法所民得经"
 )
-WORDS = (
-    "time year people way day man thing woman life child world school state family student group country "
-    "problem hand part place case week company system program question work government number night point "
-    "home water room mother area money story fact month lot right study book eye job word business issue"
+_PARTS = (
+    "ba be bi co da de di en fa ga in ka la le li ma me mo na ne no on pa pe ra re ri sa se ta te ti to va vi"
 ).split()
+WORDS = [a + b + c for a in _PARTS for b in _PARTS for c in ("", "n", "st")]
+WEIGHTS = list(itertools.accumulate(1 / (rank + 5) for rank in range(len(WORDS))))
+"""Words are as unequal as those of a language (Zipf)."""
 
 
 def zh(rng: random.Random, length: int) -> str:
@@ -39,7 +41,7 @@ def zh(rng: random.Random, length: int) -> str:
 
 
 def en(rng: random.Random, words: int) -> str:
-    return " ".join(rng.choice(WORDS) for _ in range(words)).capitalize() + "."
+    return " ".join(rng.choices(WORDS, cum_weights=WEIGHTS, k=words)).capitalize() + "."
 
 
 def headline(rng: random.Random) -> tuple[str, str]:
