@@ -26,6 +26,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import pairwise
+from pathlib import PurePath
 from typing import Any, Literal
 
 import jinja2
@@ -48,6 +49,7 @@ def page(report: Report, words: Language = "en") -> str:
     findings = list(_told(report.findings, own))
     return _template().render(
         report=report,
+        name=PurePath(report.dataset).name or report.dataset,
         language=words,
         w=own,
         n=plots.number,
@@ -223,6 +225,8 @@ def _histogram(
         return None
     percentiles = beside.get("percentiles", beside.get("row"))
     median = percentiles.get("p50") if isinstance(percentiles, Mapping) else None
-    lines = (("p50", median), (own["cutoff"], beside.get("cutoff")))
-    marks = {f"{name} {plots.number(at)}": at for name, at in lines if _is_number(at) and at > edges[0]}
+    marks: dict[str, float] = {}
+    for name, at in (("p50", median), (own["cutoff"], beside.get("cutoff"))):
+        if isinstance(at, int | float) and edges[0] < at < math.inf:
+            marks[f"{name} {plots.number(at)}"] = at
     return plots.histogram(edges, counts, title, marks)

@@ -24,27 +24,36 @@ def bars(items: Sequence[tuple[str, float]], title: str, *, share: bool = False,
     """A horizontal bar for each (label, value >= 0), in the order given.
 
     Of more than `most` the first and the last few are drawn, with their number between: where a list is
-    ordered by size, both its ends matter. share: values are parts of 1, written in percent.
+    ordered by size, both its ends matter. Where labels are long they stand above their bars. share: values
+    are parts of 1, written in percent.
     """
     rows = _shortened(items, most)
-    left = min(MOST_LABEL, max((_wide(label) for label, _ in rows), default=0.0)) + 8
+    widths = [_wide(label) for label, _ in rows]
+    above = sum(width > MOST_LABEL for width in widths) > len(rows) / 4
+    left = 0.0 if above else min(MOST_LABEL, max(widths, default=0.0)) + 8
+    tall = 2 * ROW - 2 if above else ROW
     peak = max((value for _, value in rows if value is not None), default=0) or 1
     drawn = []
     for k, (label, value) in enumerate(rows):
-        middle = k * ROW + ROW / 2
+        middle = (k + 1) * tall - ROW / 2
         if value is None:
             drawn.append(_text(left, middle + 4, label, "start", soft=True))
             continue
         length = max(1.0, (WIDTH - left - NUMBER) * value / peak) if value else 0.0
         told = f"{value:.1%}" if share else number(value)
+        named = (
+            (0, middle - 11, _fit(label, WIDTH), "start")
+            if above
+            else (left - 8, middle + 4, _fit(label), "end")
+        )
         drawn.append(
             f"<g><title>{_safe(label)}: {told}</title>"
-            + _text(left - 8, middle + 4, _fit(label), "end")
+            + _text(*named)
             + _box(left, middle - 6, length, 12, "bar")
             + _text(left + length + 5, middle + 4, told, "start", soft=True)
             + "</g>"
         )
-    return _svg(drawn, ROW * len(rows), title)
+    return _svg(drawn, tall * len(rows), title)
 
 
 def histogram(
@@ -140,14 +149,14 @@ def _wide(label: str) -> float:
     return sum(map(_signs, label)) * LETTER
 
 
-def _fit(label: str) -> str:
-    """`label`, cut with an ellipsis where it is wider than the column of labels."""
-    if _wide(label) <= MOST_LABEL:
+def _fit(label: str, room: float = MOST_LABEL) -> str:
+    """`label`, cut with an ellipsis where it is wider than `room`."""
+    if _wide(label) <= room:
         return label
     width, kept = LETTER, ""
     for sign in label:
         width += _signs(sign) * LETTER
-        if width > MOST_LABEL:
+        if width > room:
             break
         kept += sign
     return kept.rstrip() + "…"

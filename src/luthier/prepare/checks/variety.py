@@ -159,8 +159,9 @@ def _shown(text: str, length: int = 40) -> str:
 
 def _percent(part: int, whole: int) -> str:
     """A share that says 100 % only where nothing is missing."""
-    shown = f"{part / whole:.1%}"
-    return ">99.9%" if shown == "100.0%" and part < whole else shown
+    if part == whole:
+        return "100%"
+    return min(f"{part / whole:.1%}", ">99.9%", key=lambda shown: shown == "100.0%")
 
 
 # -- outliers
@@ -226,7 +227,7 @@ def _lengths(data: Data, name: str, lengths: np.ndarray[Any, np.dtype[np.int64]]
         f"{name} of unusual length: {told} than the median of {round(float(np.exp(middle)))} characters",
         rows=[data.table.sources[i] for i in rows],
         fix="read them: they are often several rows in one, pages that were copied whole, or cut off",
-        samples=[f"{lengths[i]} characters: {_shown(column[i])}" for i in order[:_SHOWN]],
+        samples=[f"{lengths[i]} characters: {_shown(column[i], 80)}" for i in order[:_SHOWN]],
         figures={"median": round(float(np.exp(middle))), "longest": int(lengths.max())},
     )
 
