@@ -58,3 +58,11 @@ def test_labels_that_only_look_alike_are_left_alone() -> None:
     assert labels.almost(answers) == []
     assert labels.almost(["yes"] * 20 + ["no"] * 20 + ["maybe"]) == []
     assert labels.almost([f"free text {i}" for i in range(50)]) == []
+
+
+def test_a_variant_of_a_variant_is_the_label_itself() -> None:
+    answers = ["card_arrival"] * 30 + ["lost_card"] * 30 + ["card_arival"] * 2 + ["Card arival"]
+    assert labels.variants(answers) == {
+        "Card arival": ("card_arrival", "form"),
+        "card_arival": ("card_arrival", "spelling"),
+    }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from luthier.errors import DataError
-from luthier.prepare import noise
+from luthier.prepare import classify, noise
 
 pytest.importorskip("sklearn")
 
@@ -91,3 +91,58 @@ def test_more_rows_than_the_limit_are_sampled(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(noise, "ROWS", 100)
     texts, labels = corpus(300)
     assert noise.label_noise(texts, labels).rows == 100
+
+
+def test_leave_one_out_equals_fitting_without_the_row() -> None:
+    """Against scikit-learn's naive Bayes, fitted once for each row on all the others."""
+    from scipy import sparse
+    from sklearn.naive_bayes import MultinomialNB
+
+    rng = np.random.default_rng(3)
+    features = sparse.csr_matrix(rng.poisson(0.7, (30, 12)).astype(np.float32))
+    given = np.arange(30) % 3
+    expected = np.empty((30, 3))
+    for i in range(30):
+        others = np.arange(30) != i
+        model = MultinomialNB(alpha=classify._SMOOTHING, fit_prior=False)
+        model.fit(features[others], given[others])
+        expected[i] = model.predict_joint_log_proba(features[i])[0] + np.log(3)
+    assert classify.leave_one_out(features, given) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_corrected_label_changes_the_judgement_of_hardly_any_other_row() -> None:
+    texts, labels = corpus(400)
+    number = {label: k for k, label in enumerate(SUBJECTS)}
+    given = np.array([number[label] for label in labels])
+    before = noise.out_of_fold(texts, given)
+    given[7] = (given[7] + 1) % 4
+    after = noise.out_of_fold(texts, given)
+    assert np.abs(np.delete(after - before, 7, axis=0)).max() < 0.2
+
+
+def test_a_class_of_one_fold_alone_is_no_reason_for_suspicion() -> None:
+    """All five rows of "sport" in one fold: no logistic regression of another fold knows them."""
+    texts, labels = corpus(400)
+    fold = np.random.default_rng(42).permutation(205) % 5
+    rows = [i for i, label in enumerate(labels) if label == "money"][:90]
+    rows += [i for i, label in enumerate(labels) if label != "money" and label != "sport"][:110]
+    rare = iter([i for i, label in enumerate(labels) if label == "sport"][:5])
+    places = set(np.flatnonzero(fold == 0)[:5])
+    common = iter(rows)
+    order = [next(rare) if place in places else next(common) for place in range(205)]
+    found = noise.label_noise([texts[i] for i in order], [labels[i] for i in order])
+    assert found.rows == 205 and not [one for one in found.suspects if one.given == "sport"]
+
+
+def test_what_most_rows_share_and_the_middle_of_long_texts_is_not_compared() -> None:
+    asked = "Answer with one of: sport, money."
+    texts = [f"{asked}\n{kind} {'x' * 600} end" for kind in ("One", "TWO", "three")]
+    assert [text[:6].strip("x ") for text in classify.trimmed(texts)] == ["one", "two", "three"]
+    assert {len(text) for text in classify.trimmed(texts)} == {classify.LONGEST + 1}
+    assert classify.trimmed(["same", "same"]) == ["same", "same"]
+
+
+def test_texts_that_tell_nothing_make_nothing_suspicious() -> None:
+    """Leaving one out makes the other class likelier; the mixture must not call all labels noise."""
+    found = noise.label_noise(["", "x"] * 20, ["a", "a", "b", "b"] * 10)
+    assert found.suspects == ()
