@@ -47,6 +47,7 @@ ADVICE = {
 }
 ILLEGIBLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 PACKED_OR_OLD = ADVICE.keys() - {".md", ".pdf", ".docx"}
+LEDGER = ".ledger.jsonl"
 # Files that lie beside data and are not data.
 BESIDE = {
     "dataset_info.json",
@@ -65,12 +66,10 @@ def extension(path: Path | str) -> str:
 
 
 def is_data(path: Path) -> bool:
-    """Whether a file in a folder is one that we read."""
-    return (
-        extension(path) in READERS
-        and not path.name.startswith((".", "_"))
-        and path.name.lower() not in BESIDE
-    )
+    """Whether a file in a folder is one that we read. The ledger of a cleaned file lies beside it."""
+    name = path.name.lower()
+    beside = name.startswith((".", "_")) or name in BESIDE or name.endswith(LEDGER)
+    return extension(path) in READERS and not beside
 
 
 def read(

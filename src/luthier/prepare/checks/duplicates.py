@@ -83,7 +83,7 @@ def _copies(data: Data, clusters: Sequence[Cluster], rows: set[int], how: str) -
             texts = (_whole(table, ref.index) for ref in (cluster.keeper, copies[0].row))
             samples.append(f"{cluster.keeper.source} and {copies[0].row.source}: {_beside(*texts)}")
     what = "repeat another row" if how == "exact" else "nearly repeat another row"
-    step = "deduplication --near false" if how == "exact" else "deduplication"
+    step = "deduplication deduplication.near=false" if how == "exact" else "deduplication"
     return Finding(
         "duplicates",
         "warning",
