@@ -12,10 +12,8 @@ from luthier.prepare.table import Table
 
 EN = "Please tell me how the moon moves the tides of the sea number {}."
 ZH = "请告诉我第{}号月亮是怎样影响大海的潮汐的。"
-WORDS = (
-    "river stone garden window letter morning bridge winter market teacher engine silver coffee island doctor"
-    " forest candle ticket summer orange basket mirror castle pencil rocket butter pocket harbor"
-).split()
+PARTS = "river stone garden window letter morning bridge winter market teacher engine silver coffee".split()
+WORDS = [one + other for one in PARTS for other in PARTS if one != other]
 
 
 def data(inputs: list[str], answers: list[str] | None = None, stage: str = "sft") -> Data:
@@ -28,7 +26,7 @@ def data(inputs: list[str], answers: list[str] | None = None, stage: str = "sft"
 
 def sentences(count: int, seed: int = 0, length: int = 9) -> list[str]:
     rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=length)) for _ in range(count)]
+    return [" ".join(rng.sample(WORDS, length)) for _ in range(count)]
 
 
 def only(findings: list[Finding], words: str) -> Finding:
@@ -122,7 +120,7 @@ def test_language_needs_letters_to_tell() -> None:
 def test_lengths_unlike_the_others() -> None:
     inputs = sentences(200)
     inputs[17] = " ".join(sentences(30, 1))
-    inputs[90] = "why"
+    inputs[90] = "why not"
     found = only(list(variety.outliers(data(inputs))), "inputs of unusual length")
     assert (found.severity, list(found.rows)) == ("note", ["rows.json:18", "rows.json:91"])
     assert "1 far longer and 1 far shorter" in found.what
@@ -206,12 +204,9 @@ def test_answers_that_say_the_same() -> None:
 
 
 def test_varied_text_is_not_called_poor() -> None:
-    rng = random.Random(0)
-    words = ["".join(rng.choices("abcdefghijklmnop", k=5)) for _ in range(2000)]
-    answers = [" ".join(rng.choices(words, k=20)) for _ in range(300)]
-    found = list(variety.diversity(data(answers, answers)))
+    found = list(variety.diversity(data(sentences(600), sentences(600, 1, 20))))
     assert {one.severity for one in found} == {"note"}
-    assert found[0].figures["answers"]["distinct-2"] > 0.9
+    assert found[0].figures["answers"]["distinct-2"] > 0.7
 
 
 def test_topics_are_told_apart_and_named() -> None:
