@@ -296,6 +296,13 @@ def test_long_runs_are_drawn_without_their_middle() -> None:
     text = show_screen.plain(seen, made, False)
     assert " cut tokens … >>" in text and len(text) < 5000
     assert len(show_screen.as_dict(seen, made, False)["text"]) > 15000
+    document = Example((), ((Message("text", "a\n" * 20_000),),), source="t.txt:1")
+    [seen] = Look(made, Config(cutoff_len=64), "pt").at([document])
+    [part] = seen.drawn(made)
+    [remark] = [item for item in part.branches[0] if isinstance(item, str) and "block" not in item]
+    shown = sum(len(item.ids) for item in part.branches[0] if not isinstance(item, str))
+    gone = int(remark.split()[1].replace(",", ""))
+    assert (shown + gone, remark) == (40_001, f"… {gone:,} tokens …")
 
 
 def test_help(luthier: Luthier) -> None:

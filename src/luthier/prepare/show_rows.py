@@ -23,8 +23,8 @@ FLAGS = {
     BAD: "it cannot be used",
 }
 """What a row can be filtered by, in words."""
-_EDGES = {"cut": (400, 100), "masked": (8000, 2000), "trained": (8000, 2000)}
-"""kind -> (longest run of units that is drawn whole, units drawn at each end of a longer one)."""
+_CUT, _ROW = (400, 100), (16_000, 4_000)
+"""(The most units that are drawn whole, units at each end of more) of what is cut in one place, of a row."""
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e007f]"
@@ -70,9 +70,7 @@ class Seen:
         found = []
         for groups in self.parts:
             trunk, *branches = (trace.units(renderer.encoder, group, spelt=True) for group in groups)
-            if self.ends:
-                branches = [list(_with_ends(branch, self.ends)) for branch in branches]
-            found.append(Part(_short(trunk), [_short(branch) for branch in branches]))
+            found.append(Part(_short(trunk), [_short(_with_ends(branch, self.ends)) for branch in branches]))
         return found
 
 
@@ -121,11 +119,11 @@ def _without_last(group: Sequence[Coded]) -> list[Coded]:
     return [*group[:-1], replace(last, ids=last.ids[:place], gone=[(place, last.ids[place:])])]
 
 
-def _with_ends(units: Iterable[Unit | str], ends: Sequence[int]) -> Iterator[Unit | str]:
+def _with_ends(units: Iterable[Unit], ends: Sequence[int]) -> Iterator[Unit | str]:
     tokens, left = 0, list(ends)
     for unit in units:
         yield unit
-        tokens += len(unit.ids) if isinstance(unit, Unit) else 0
+        tokens += len(unit.ids)
         while left and left[0] <= tokens:
             left.pop(0)
             yield "a block ends here"
@@ -133,14 +131,17 @@ def _with_ends(units: Iterable[Unit | str], ends: Sequence[int]) -> Iterator[Uni
 
 def _short(units: Iterable[Unit | str]) -> list[Unit | str]:
     found: list[Unit | str] = []
-    for kind, run in itertools.groupby(units, lambda unit: unit.kind if isinstance(unit, Unit) else ""):
+    for cut, run in itertools.groupby(units, lambda unit: isinstance(unit, Unit) and unit.cut):
         whole = list(run)
-        longest, edge = _EDGES.get(kind, (len(whole), 0))
-        if len(whole) > longest:
-            gone = sum(len(unit.ids) for unit in whole[edge:-edge] if isinstance(unit, Unit))
-            whole = [*whole[:edge], f"… {gone:,} {kind} tokens …", *whole[-edge:]]
-        found += whole
-    return found
+        found += _ends_of(whole, *_CUT, " cut") if cut else whole
+    return _ends_of(found, *_ROW)
+
+
+def _ends_of(units: list[Unit | str], most: int, edge: int, kind: str = "") -> list[Unit | str]:
+    if len(units) <= most:
+        return units
+    gone = sum(len(unit.ids) for unit in units[edge:-edge] if isinstance(unit, Unit))
+    return [*units[:edge], f"… {gone:,}{kind} tokens …", *units[-edge:]]
 
 
 def visible(text: str) -> str:

@@ -126,7 +126,16 @@ def _marked(items: Iterable[Unit | str], ids: bool) -> str:
 
 
 def _word(unit: Unit, ids: bool) -> str:
-    return visible(unit.text) + (f"⟨{in_hex(unit)}⟩" if ids and unit.ids else "")
+    text = visible(unit.text)
+    if not (ids and unit.ids):
+        return text
+    line, feed = _last_line(text.replace("\n", "↵\n"))
+    return f"{line}⟨{in_hex(unit)}⟩{feed}"
+
+
+def _last_line(text: str) -> tuple[str, str]:
+    """A text without its last line feed, and that: the ids of a token stand on its own line."""
+    return text.removesuffix("\n"), "\n" * text.endswith("\n")
 
 
 # -- a terminal ---------------------------------------------------------------------------------------
@@ -177,15 +186,16 @@ class Screen:
             self._print(self._text([*part.trunk, *itertools.chain(*part.branches)]))
             return
         self._print(self._text(part.trunk))
-        columns = [[name, self._text(branch)] for name, branch in zip(PAIR, part.branches, strict=False)]
+        answers = [(name, self._text(branch)) for name, branch in zip(PAIR, part.branches, strict=False)]
         if self._console.width < NARROW:
-            for cell in itertools.chain(*columns):
-                self._console.print(cell)
+            for name, text in answers:
+                self._console.print(name, style="bold")
+                self._print(text)
             return
         grid = Table(expand=True, show_edge=False, padding=(0, 1))
-        for name, _ in columns:
+        for name, _ in answers:
             grid.add_column(name, ratio=1, overflow="fold")
-        grid.add_row(*(text for _, text in columns))
+        grid.add_row(*(text for _, text in answers))
         self._console.print(grid)
 
     def _text(self, items: Iterable[Unit | str]) -> Text:
@@ -196,9 +206,11 @@ class Screen:
             if isinstance(item, str):
                 found.append(f" {item} ", "italic reverse")
                 continue
-            found.append(visible(item.text).replace("\n", "↵\n"), STYLES[item.kind][k % 2])
+            line, feed = _last_line(visible(item.text).replace("\n", "↵\n"))
+            found.append(line, STYLES[item.kind][k % 2])
             if self._ids and item.ids:
                 found.append(f"⟨{in_hex(item)}⟩", "cyan")
+            found.append(feed)
         return found
 
     def _legend(self) -> None:
