@@ -148,7 +148,7 @@ def _partly(text: str, language: str, told: str) -> bool:
 
 
 def _filtered(data: Data, setting: str) -> str:
-    chosen = f" --set quality_filter.{setting}" if setting else ""
+    chosen = f" quality_filter.{setting}" if setting else ""
     return f"luthier data clean {data.file} --steps quality_filter{chosen}"
 
 
@@ -168,7 +168,10 @@ def _percent(part: int, whole: int) -> str:
 
 
 def outliers(data: Data) -> Iterator[Finding]:
-    """Rows much longer or shorter than the others, and texts that repeat themselves or are mostly signs."""
+    """Rows much longer or shorter than the others, and texts that repeat themselves or are mostly signs.
+
+    Loops, the same words again and again, are found by the check of texts, in every row.
+    """
     table = data.table
     chosen, said = _sample(table)
     columns = {"inputs": table.inputs} | ({} if data.closed else {"answers": table.answers})
@@ -181,7 +184,7 @@ def outliers(data: Data) -> Iterator[Finding]:
         for i in chosen:
             if len(column[i]) < 24:
                 continue
-            spans = [*measure.beyond(column[i], limits), *texts.loops(column[i])]
+            spans = measure.beyond(column[i], limits)
             kinds.update({span.kind for span in spans})
             if spans:
                 found.setdefault(i, f"{spans[0].kind} {spans[0].shown}: {_shown(column[i])}")
