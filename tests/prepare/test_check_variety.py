@@ -54,9 +54,7 @@ def test_rows_in_another_language_than_nearly_all() -> None:
     inputs.insert(40, ZH.format(40))
     _, found = variety.languages(data(inputs, list(inputs)))
     assert (found.severity, list(found.rows)) == ("note", ["rows.json:41"])
-    assert (
-        found.fix == "luthier data clean rows.json --steps quality_filter quality_filter.languages=en"
-    )
+    assert found.fix == "luthier data clean rows.json --steps quality_filter quality_filter.languages=en"
     assert found.samples[0].startswith("zh: 请告诉我")
     assert len(list(variety.languages(data(inputs[35:45], inputs[35:45])))) == 2
     assert len(list(variety.languages(data(inputs[36:45], inputs[36:45])))) == 1
