@@ -66,7 +66,7 @@ def perplexity(data: Data) -> Iterator[Finding]:
         if done % 1000 == 0:
             data.say(f"perplexity of {done:,} of {some(len(data.table))}")
     if sources:
-        yield from _findings(data.config, sources, np.array(sums))
+        yield from findings(data.config, sources, np.array(sums))
     if judge.left_out:
         yield Finding(
             "perplexity",
@@ -167,7 +167,7 @@ def _pass(judge: Judge, flats: list[Flat]) -> dict[int, tuple[float, float]]:
     return {example: (v[0], v[1]) for (example, _), v in zip(batch.sequences, values, strict=True)}
 
 
-def _findings(config: Config, sources: Sequence[str], sums: np.ndarray) -> Iterator[Finding]:
+def findings(config: Config, sources: Sequence[str], sums: np.ndarray) -> Iterator[Finding]:
     means = sums[:, 0] / sums[:, 1]
     middle = float(np.median(means))
     spread = float(np.median(np.abs(means - middle)))
