@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from luthier.data import sources
 from luthier.data.spec import DatasetSpec
 from luthier.errors import DataError, UsageError
-from luthier.prepare import cli, entry, layouts, write
+from luthier.prepare import cli, entry, layouts, words, write
+from luthier.prepare.convert import OPTIONS, carry_out, job_of, look
 from luthier.prepare.opened import opened
 from luthier.types import BadRow, Example, Message, Row, ToolCall
 
@@ -143,18 +144,18 @@ def test_every_format_in_every_format(tmp_path: Path, kind: str, to: str, data: 
     form = {".csv": "cells", ".xlsx": "cells", ".parquet": "columns"}.get(ending, "json")
     data_set(tmp_path, found, kind)
     assert read(tmp_path, "source") == found
-    words = ["convert", "source", f"--dataset_dir={tmp_path}", "--to", to, "--register", "--overwrite"]
+    given = ["convert", "source", f"--dataset_dir={tmp_path}", "--to", to, "--register", "--overwrite"]
     fit = [example for example in found if expressible(example, to, form)]
     out = tmp_path / f"out{ending}"
-    code = cli.main([*words, "--out", str(out)])
+    code = cli.main([*given, "--out", str(out)])
     assert (code, out.exists()) == ((0, True) if fit == found else (1, False))
     if not fit:
         return
-    assert cli.main([*words, "--out", str(out), "--lossy"]) == 0
+    assert cli.main([*given, "--out", str(out), "--lossy"]) == 0
     assert read(tmp_path, "out") == fit
     rejected = tmp_path / "out.rejected.jsonl"
     assert (len(rejected.read_bytes().split(b"\n")) - 1 if rejected.exists() else 0) == len(found) - len(fit)
-    back = ["convert", "out", words[2], "--to", "alpaca" if kind == "text" else "openai", "--register"]
+    back = ["convert", "out", given[2], "--to", "alpaca" if kind == "text" else "openai", "--register"]
     assert cli.main([*back, "--out", str(tmp_path / "back.jsonl")]) == 0
     assert read(tmp_path, "back") == fit
 
@@ -246,10 +247,10 @@ def test_rows_without_a_place_stop_it(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_other_columns_are_kept_or_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = put(tmp_path, [{"question": "q", "answer": "a", "id": 7, "text": "t"}])
-    words = [path, "--to", "sharegpt", "--out", str(tmp_path / "out.jsonl"), "--overwrite"]
-    assert convert(*words) == 0
+    given = [path, "--to", "sharegpt", "--out", str(tmp_path / "out.jsonl"), "--overwrite"]
+    assert convert(*given) == 0
     assert 'left out: column "id" in 1 row' in capsys.readouterr().out
-    assert convert(*words, "--keep-columns") == 0
+    assert convert(*given, "--keep-columns") == 0
     said = capsys.readouterr().out
     assert 'column "text"' in said and 'column "id"' not in said
     assert list(values(tmp_path / "out.jsonl")[0]) == ["conversations", "id"]
@@ -289,17 +290,28 @@ def test_rows_that_a_table_would_lose_stop_it(tmp_path: Path) -> None:
     assert convert(path, "--out", str(tmp_path / "out.csv"), "--lossy") == 0
 
 
+def test_an_input_that_changes_meanwhile(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "a"}
+    path, out = put(tmp_path, [row]), tmp_path / "out.jsonl"
+    job = job_of(words.parse([path, "--to", "openai", "--out", str(out)], OPTIONS, "convert"))
+    looked = look(job)
+    put(tmp_path, [row, row])
+    with pytest.raises(DataError, match="changed while it was being read"):
+        carry_out(job, looked)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
-    ("words", "match"),
+    ("asked", "match"),
     [
         (["--to", "chatml", "--out", "x.json"], "one of alpaca, sharegpt, openai"),
         (["--to", "openai"], "to what"),
         (["--out", "x.pdf"], "not written"),
     ],
 )
-def test_requests_that_cannot_be_met(tmp_path: Path, words: list[str], match: str) -> None:
+def test_requests_that_cannot_be_met(tmp_path: Path, asked: list[str], match: str) -> None:
     with pytest.raises(UsageError, match=match):
-        convert(put(tmp_path, [{"question": "q", "answer": "a"}]), *words)
+        convert(put(tmp_path, [{"question": "q", "answer": "a"}]), *asked)
 
 
 def test_text_has_no_turns(tmp_path: Path) -> None:
@@ -310,15 +322,15 @@ def test_text_has_no_turns(tmp_path: Path) -> None:
 
 def test_entries_of_others_stay(tmp_path: Path) -> None:
     path, info = put(tmp_path, [{"question": "q", "answer": "a"}]), tmp_path / "dataset_info.json"
-    words = [path, "--to", "openai", "--out", str(tmp_path / "out.json"), "--register"]
+    given = [path, "--to", "openai", "--out", str(tmp_path / "out.json"), "--register"]
     for text, error in (('{"a": {}, "a": {"b": 1}}', DataError), ('{"out": {"file_name": "x"}}', UsageError)):
         info.write_text(text)
         with pytest.raises(error):
-            convert(*words)
+            convert(*given)
         assert info.read_text() == text
         assert not (tmp_path / "out.json").exists()
     info.write_text('{"mine": {"file_name": "体.json", "columns": {"prompt": null}}}', "utf-8")
-    assert convert(*words) == 0
+    assert convert(*given) == 0
     found = json.loads(info.read_text("utf-8"))
     assert list(found) == ["mine", "out"]
     assert found["mine"] == {"file_name": "体.json", "columns": {"prompt": None}}
@@ -334,6 +346,6 @@ def test_demo_files_in_every_format(tmp_path: Path, name: str) -> None:
     ]
     assert found
     for to in ("sharegpt", "openai") if "glaive" in name else layouts.TO:
-        words = ["--to", to, "--out", str(tmp_path / f"{to}.jsonl"), "--register"]
-        assert convert(name, f"--dataset_dir={SHARED}", *words) == 0
+        given = ["--to", to, "--out", str(tmp_path / f"{to}.jsonl"), "--register"]
+        assert convert(name, f"--dataset_dir={SHARED}", *given) == 0
         assert read(tmp_path, to) == found

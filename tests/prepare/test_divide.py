@@ -11,17 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luthier.errors import DataError, UsageError
-from luthier.prepare import cli, divide, shares
+from luthier.prepare import cli, divide, shares, words
 from luthier.prepare.opened import opened
 
 TOPICS = ["体育", "财经", "科技"]
 
 
 def rows(count: int = 60) -> list[dict[str, Any]]:
-    words = ["球赛", "股票", "芯片", "比分", "涨跌", "发布", "冠军", "基金", "手机", "教练"]
+    nouns = ["球赛", "股票", "芯片", "比分", "涨跌", "发布", "冠军", "基金", "手机", "教练"]
     return [
         {
-            "instruction": f"{words[i % 10]}{words[i // 10]}{i}{chr(0x4E00 + 37 * i)}{chr(0x5000 + 91 * i)}",
+            "instruction": f"{nouns[i % 10]}{nouns[i // 10]}{i}{chr(0x4E00 + 37 * i)}{chr(0x5000 + 91 * i)}",
             "output": TOPICS[i % 3],
             "id": i,
             "user": f"u{i % 7}",
@@ -39,8 +39,8 @@ def data(folder: Path, found: list[Any], name: str = "news.json") -> Path:
     return path
 
 
-def split(path: Path, *words: str) -> dict[str, Any]:
-    assert cli.main(["split", str(path), *words]) == 0
+def split(path: Path, *given: str) -> dict[str, Any]:
+    assert cli.main(["split", str(path), *given]) == 0
     found: dict[str, Any] = json.loads((path.parent / "news.split.json").read_text("utf-8"))
     return found
 
@@ -108,6 +108,15 @@ def test_rows_that_cannot_be_used_are_kept_apart(tmp_path: Path) -> None:
     assert ledger["went"]["rejected"] == {"news.json": "4, 8"}
 
 
+def test_an_input_that_changes_meanwhile(tmp_path: Path) -> None:
+    path = data(tmp_path, rows())
+    plan = divide.planned(words.parse([str(path)], divide.OPTIONS, "split"))
+    data(tmp_path, rows(59))
+    with pytest.raises(DataError, match="changed while it was"):
+        divide.carry_out(plan)
+    assert [file.name for file in tmp_path.iterdir()] == ["news.json"]
+
+
 def test_files_that_are_there_are_kept(tmp_path: Path) -> None:
     path = data(tmp_path, rows())
     (tmp_path / "news.eval.json").write_text("mine")
@@ -126,7 +135,7 @@ def test_files_that_are_there_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "match"),
+    ("asked", "error", "match"),
     [
         (["--by", "topic"], UsageError, 'no row has a value in the column "topic" -> the rows have instr'),
         (["--group", "usr"], UsageError, 'did you mean "user"'),
@@ -137,11 +146,11 @@ def test_files_that_are_there_are_kept(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(
-    tmp_path: Path, words: list[str], error: type[Exception], match: str
+    tmp_path: Path, asked: list[str], error: type[Exception], match: str
 ) -> None:
     path = data(tmp_path, rows())
     with pytest.raises(error, match=match):
-        split(path, *words)
+        split(path, *asked)
     assert [file.name for file in tmp_path.iterdir()] == ["news.json"]
 
 
@@ -212,9 +221,9 @@ def test_the_books_balance(tmp_path: Path, found: list[Any], seed: int) -> None:
             {"news": {"file_name": "news.jsonl", "columns": {"prompt": "instruction", "response": "output"}}}
         )
     )
-    words = ["split", "news", f"--dataset_dir={tmp_path}", "--parts=a=0.5,b=0.5", f"--seed={seed}"]
+    given = ["split", "news", f"--dataset_dir={tmp_path}", "--parts=a=0.5,b=0.5", f"--seed={seed}"]
     try:
-        assert cli.main(words) == 0
+        assert cli.main(given) == 0
     except DataError as error:
         assert "no row would be in" in str(error) or "none of" in str(error)
         return

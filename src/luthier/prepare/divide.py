@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +58,8 @@ SHOWN = 20
 
 @dataclass
 class Plan:
-    """What is to be written. files: part -> path · ledger: the account, fit for JSON."""
+    """What is to be written. files: part -> path · ledger: the account, fit for JSON · unchanged: raise
+    DataError when a file of the source is not as it was."""
 
     source: Opened
     made: Split
@@ -66,6 +67,7 @@ class Plan:
     ledger: dict[str, Any]
     overwrite: bool = False
     notes: list[str] = field(default_factory=list)
+    unchanged: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -118,6 +120,7 @@ def planned(found: words.Words) -> Plan:
     plan = Plan(source, Split({}, 0.0), files, {}, "overwrite" in options, source.ledger.notes)
     for path in (*files.values(), plan.beside("split.json"), plan.beside("rejected.jsonl")):
         write.check(path, like, plan.overwrite)
+    plan.unchanged = [places.unchanged(path) for path in sources.files(source.spec)]
     rows = strata.look(source, options.get("by", strata.AUTO), options.get("group", strata.AUTO))
     asked = shares.of(numbers, len(rows.table))
     plan.made = split(asked, rows.classes, rows.groups, seed)
@@ -205,7 +208,6 @@ def carry_out(plan: Plan) -> None:
     meanwhile, with nothing written."""
     source, like = plan.source, _input(plan.source)
     paths = sources.files(source.spec)
-    unchanged = [places.unchanged(path) for path in paths]
     with ExitStack() as stack:
 
         def writer(path: Path) -> write.Writer:
@@ -214,7 +216,7 @@ def carry_out(plan: Plan) -> None:
         writers = {part: writer(path) for part, path in plan.files.items()}
         rejected = writer(plan.beside("rejected.jsonl")) if plan.ledger["rejected"] else None
         went = _copy(source, plan.made, writers, rejected)
-        for check_again in unchanged:
+        for check_again in plan.unchanged:
             check_again()
     for part, one in writers.items():
         plan.notes += [

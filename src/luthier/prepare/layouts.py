@@ -52,14 +52,16 @@ def target(to: str, kind: Kind, path: str, used: frozenset[str] | None = None) -
     return DatasetSpec(path, "file", path, formatting=to, ranking=kind == "pairs", columns=columns, tags=tags)
 
 
-def row(example: Example, spec: DatasetSpec, stage: str, form: Form = "json") -> Made:
+def row(example: Example, spec: DatasetSpec, stage: str, form: Form = "json", check: bool = True) -> Made:
     """The row of an Example in the layout of `spec` (`target`), for a file of such a form.
 
-    Raises Inexpressible when reading it would give another Example.
+    check: read it back (twice the time). Raises Inexpressible when that gives another Example.
     """
     made = LAYOUTS[str(spec.formatting)](example, form)
     if form == "cells":
         made = {name: value if isinstance(value, str) else encode(value) for name, value in made.items()}
+    if not check:
+        return made
     try:
         back = formats.to_example(Row(made, example.source), spec, stage)
     except RowProblem as problem:
