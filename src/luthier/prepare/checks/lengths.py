@@ -183,6 +183,7 @@ def _overview(data: Data, found: Measured, suggested: int) -> Finding:
         "sample": len(sizes),
         "longest": longest,
         "suggested_cutoff_len": suggested,
+        "cutoff": data.config.cutoff_len if data.config else None,
         "histogram": {
             "edges": [round(float(edge), 1) for edge in edges],
             "counts": np.histogram(columns["row"], edges)[0].tolist(),

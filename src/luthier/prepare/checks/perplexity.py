@@ -188,8 +188,8 @@ def findings(config: Config, sources: Sequence[str], sums: np.ndarray) -> Iterat
             "mad_nats": round(spread, 4),
             "limit": round(_exp(limit), 3),
             "highest": highest,
-            "histogram": {
-                "edges": [round(float(edge), 3) for edge in edges],
+            "nats_per_token": {
+                "edges": [round(float(edge), 6) for edge in edges],
                 "counts": np.histogram(means, edges)[0].tolist(),
             },
         },

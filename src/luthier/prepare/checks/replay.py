@@ -132,7 +132,8 @@ def _rows(data: Data, columns: Columns, found: Replayed) -> None:
 def _unread(bad: BadRow, columns: Columns, found: Replayed) -> None:
     """A row that luthier's reader gave up on."""
     too_many = columns.shape == "cells" and isinstance(bad.data, list) and len(bad.data) > len(columns.names)
-    found.hit("ragged" if too_many else "unreadable", bad.source)
+    first = bad.source.endswith(":1")  # then the reader takes the first column for names of rows
+    found.hit("unreadable" if not too_many else "shifted" if first else "ragged", bad.source)
 
 
 def _restored(row: Row | BadRow, columns: Columns) -> Row | BadRow:
