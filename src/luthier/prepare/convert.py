@@ -60,8 +60,8 @@ class Account:
     """What became of the rows: rows = written + without a place.
 
     refused: reason -> rows · at: their places, from 0 · left: columns that the new file does not have ·
-    lost, warned: of the writer · used: optional columns that are in use · keys: of messages · unchanged: raise
-    DataError when a file is not as it was.
+    lost, warned: of the writer · used: optional columns that are in use · keys: of messages · unchanged:
+    raise DataError when a file is not as it was.
     """
 
     rows: int = 0
