@@ -179,7 +179,7 @@ def _with_model(data: Data, name: str, request: Request) -> dict[str, str]:
     needing = {check for check in request.asked if CHECKS[check].needs == "model"}
     without = {check for check in request.asked if CHECKS[check].needs == "eval" and not data.evals}
     skipped = dict.fromkeys(sorted(without), "needs --eval FILE")
-    if not needing and "texts" not in request.asked:
+    if not needing and not request.asked & {"texts", "replay"}:
         return skipped
     config = request.config or (request.words.config(name) if request.models_own else None)
     if config is None or not config.model_name_or_path:
