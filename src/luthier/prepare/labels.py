@@ -114,8 +114,9 @@ def variants(answers: Sequence[str]) -> dict[str, tuple[str, Why]]:
         else:
             forms[form] = answer
     typical = {form: counts[answer] for form, answer in forms.items()}
+    usual = {form: count for form, count in typical.items() if count >= 3 and form}
     for form, answer in forms.items():
-        meant = _meant(form, typical)
+        meant = _meant(form, typical[form], usual) if form else None
         if meant is not None:
             label, why = meant
             found[answer] = forms.get(label, ""), why
@@ -135,13 +136,13 @@ def _form(answer: str) -> str:
     return _STRAY.sub("", text)
 
 
-def _meant(form: str, counts: Mapping[str, int]) -> tuple[str, Why] | None:
-    """The frequent label that a rare answer is meant to be, and why one thinks so."""
-    count = counts[form]
-    frequent = [label for label, n in counts.items() if n >= max(3, 5 * count) and label]
-    if not frequent or not form:
+def _meant(form: str, count: int, usual: Mapping[str, int]) -> tuple[str, Why] | None:
+    """The usual label, at least five times as frequent, that an answer is meant to be, and why."""
+    frequent = [label for label, n in usual.items() if n >= 5 * count]
+    if not frequent:
         return None
-    near = [label for label in frequent if min(len(label), len(form)) >= 5 and _one_letter_off(form, label)]
+    alike = [label for label in frequent if len(label) >= 5 and -1 <= len(label) - len(form) <= 1]
+    near = [label for label in alike if len(form) >= 5 and _one_letter_off(form, label)]
     if len(near) == 1:
         return near[0], "spelling"
     inside = [label for label in frequent if len(label) >= 2 and label in form]
@@ -156,10 +157,11 @@ def _meant(form: str, counts: Mapping[str, int]) -> tuple[str, Why] | None:
 
 
 def _one_letter_off(a: str, b: str) -> bool:
-    """One letter changed, added, left out, or two neighbours swapped (Damerau-Levenshtein distance 1)."""
-    if abs(len(a) - len(b)) > 1 or a == b:
-        return False
-    if a.isdigit() or b.isdigit():
+    """One letter changed, added, left out, or two neighbours swapped (Damerau-Levenshtein distance 1).
+
+    The lengths may differ by one.
+    """
+    if a == b or a.isdigit() or b.isdigit():
         return False
     start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     rest_a, rest_b = a[start:], b[start:]
