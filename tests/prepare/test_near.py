@@ -30,10 +30,29 @@ def test_different_normalised_form(a: str, b: str) -> None:
     assert exact.key(a) != exact.key(b)
 
 
-def test_repeats_names_the_first_of_equal_rows() -> None:
+def test_equal_rows_have_one_that_is_best() -> None:
+    """The reviewed one, then the longest, then the first; only of one kind, and column by column."""
     texts = ["a", "b", "A ", "c", "a", "b", "\ud800"]
-    assert list(exact.repeats(iter(texts))) == [(2, 0), (4, 0), (5, 1)]
-    assert exact.groups(texts) == [[0, 2, 4], [1, 5], [3], [6]]
+    assert near.alike([texts], None, None).best.tolist() == [2, 1, 2, 3, 2, 1, 6]
+    reviewed = [i == 4 for i in range(7)]
+    assert near.alike([texts], None, None, reviewed).best.tolist() == [4, 1, 4, 3, 4, 1, 6]
+    assert near.alike([texts], list("xxxxyxx"), None).best.tolist() == [2, 1, 2, 3, 4, 1, 6]
+    assert near.alike([["a b", "a", "a b"], ["c", "b c", "C"]], None, None).best.tolist() == [0, 1, 0]
+
+
+def test_stars_of_one_kind() -> None:
+    """Copies of another kind than the best row have a star of their own."""
+    texts = [LONG, LONG + "!", LONG + "!!", LONG + "!!!"]
+    found = near.stars(near.alike([texts]), None, ["x", "y", "y", "x"])
+    stars = [(c.keeper.index, [(copy.row.index, copy.exact) for copy in c.copies]) for c in found]
+    assert stars == [(2, [(1, False)]), (3, [(0, False)])]
+
+
+def test_each_column_must_be_alike() -> None:
+    questions = [LONG, LONG + "!", LONG + "?", LONG.upper()]
+    answers = [NEWS, NEWS + "。", LONG, NEWS[:-1] + "空"]
+    found = near.alike([questions, answers]).pairs
+    assert [(pair.first, pair.second) for pair in found] == [(1, 0), (1, 3), (0, 3)]
 
 
 def test_names_of_rows_must_fit() -> None:
@@ -112,6 +131,30 @@ def test_what_tells_two_texts_apart(a: str, b: str, why: str | None) -> None:
 )
 def test_chinese_names_tell_long_texts_apart(a: str, b: str) -> None:
     assert veto.differs(a, b) == veto.differs(b, a) == "name"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "why"),
+    [
+        ("Who wins?", "What is lost?", "sentence"),
+        ("Who opens the gate?", "Who opens the stable?", "sentence"),
+        ("Who opens the gate?", "Who opens the gates?", None),
+        ("Who opens the gate?", "Who opens the gate!", None),
+        ("Who opens the gate?", "", None),
+    ],
+)
+def test_another_question_about_a_long_text(a: str, b: str, why: str | None) -> None:
+    text = f"{LONG} {LONG.replace('fox', 'cat')}\n"
+    assert veto.differs(text + a, text + b) == veto.differs(text + b, text + a) == why
+    assert veto.differs(f"{a} {text}", f"{b} {text}") == why
+
+
+def test_a_reworded_sentence_inside_a_long_text_is_no_other_question() -> None:
+    text = f"First, this. {LONG} And then it rained."
+    assert veto.differs(text, text.replace("counts his sheep", "looks after the sheep")) is None
+    assert (
+        veto.differs(text, text.replace(LONG, "Nobody has ever seen a thing like that here.")) == "sentence"
+    )
 
 
 def test_numbers_and_names_keep_long_texts_apart() -> None:

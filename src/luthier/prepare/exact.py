@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from luthier.errors import DataError
@@ -57,23 +57,3 @@ def normalise(text: str) -> str:
 def key(text: str) -> bytes:
     """16 bytes, equal for texts whose normalised forms are equal (and, but for chance, only for those)."""
     return hashlib.blake2b(normalise(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def repeats(texts: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """(row, earlier row) for each row that repeats an earlier one; the first of equal rows is the earlier.
-
-    Reads `texts` once and keeps 16 bytes of each distinct text, so a million rows need about 150 MB.
-    """
-    first: dict[bytes, int] = {}
-    for i, text in enumerate(texts):
-        earlier = first.setdefault(key(text), i)
-        if earlier != i:
-            yield i, earlier
-
-
-def groups(texts: Iterable[str]) -> list[list[int]]:
-    """Every row in exactly one group of rows that are equal, each in ascending order, by first row."""
-    found: dict[bytes, list[int]] = {}
-    for i, text in enumerate(texts):
-        found.setdefault(key(text), []).append(i)
-    return list(found.values())

@@ -10,7 +10,6 @@ Jaccard similarity s becomes with probability 1 - (1 - s^3)^64: 0.98 at 0.4, 0.9
 from __future__ import annotations
 
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,11 +20,13 @@ from luthier.errors import MissingPackage
 
 SIZE = 5
 _BANDS, _WIDTH, _SEED = 64, 3, 20_240_229
-_PAD = 0x110000  # above every code point
+_PAD = "\U0010ffff"  # no character, and none in any text
 _MULTIPLIERS = np.random.default_rng(_SEED).integers(0, 2**63, SIZE, dtype=np.uint64) * 2 + 1
 _BATCH_CHARACTERS, _BATCH_ROWS = 2_000_000, 8_000
 # What more rows than this share is the form of the question (an instruction, a template), not its content.
-COMMON_ROWS, COMMON_SHARE, _SAMPLE, _SAMPLE_CHARACTERS = 25, 0.01, 10_000, 4_000
+COMMON_ROWS, COMMON_SHARE = 25, 0.01
+_SAMPLE, _SAMPLE_CHARACTERS, _SAMPLE_TOTAL = 10_000, 4_000, 4_000_000
+_SLOTS = 1 << 20
 # In a bucket of more rows than this only neighbours and the first row are compared.
 _WINDOW = 8
 _PAIRS = 200_000
@@ -45,14 +46,18 @@ def shingles(text: str) -> frozenset[str]:
 
 def common(count: int, text: Text) -> frozenset[str]:
     """Shingles that more than 1 % of the rows (and more than 25) have, counted on up to 10,000 rows."""
-    step = max(1, count // _SAMPLE)
-    counts: Counter[str] = Counter()
-    rows = 0
-    for i in range(0, count, step):
-        counts.update(shingles(text(i)[:_SAMPLE_CHARACTERS]))
-        rows += 1
-    limit = max(COMMON_ROWS, COMMON_SHARE * rows)
-    return frozenset(shingle for shingle, count in counts.items() if count > limit)
+    sample = [text(i)[:_SAMPLE_CHARACTERS] for i in range(0, count, max(1, count // _SAMPLE))]
+    sample = sample[:: sum(map(len, sample)) // _SAMPLE_TOTAL + 1]
+    hashes, offsets = _hashes(sample)
+    rows = np.repeat(np.arange(len(sample)), np.diff(offsets))
+    order = np.lexsort((rows, hashes))
+    hashes, rows = hashes[order], rows[order]
+    once = np.ones(len(order), bool)  # a shingle counts once in a row
+    once[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
+    _, first, counts = np.unique(hashes[once], return_index=True, return_counts=True)
+    chosen = order[once][first[counts > max(COMMON_ROWS, COMMON_SHARE * len(sample))]]
+    places = zip((np.searchsorted(offsets, chosen, "right") - 1).tolist(), chosen.tolist(), strict=True)
+    return frozenset(sample[row][at - int(offsets[row]) :][:SIZE] for row, at in places)
 
 
 def candidates(
@@ -141,27 +146,32 @@ def _batches(count: int, text: Text) -> Iterator[tuple[int, list[str]]]:
 
 def _hashes(texts: Sequence[str]) -> tuple[Hashes, Places]:
     """64-bit hashes of all shingles of all texts, one after the other, and where each text begins [n + 1]."""
-    lengths = np.fromiter((len(t) for t in texts), np.int64, len(texts))
-    padded = np.maximum(lengths, SIZE)
-    starts = np.concatenate(([0], np.cumsum(padded)))
-    points = np.full(int(starts[-1]), _PAD, np.uint64)
-    text = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
-    inside = np.arange(len(text)) + np.repeat(starts[:-1] - (np.cumsum(lengths) - lengths), lengths)
-    points[inside] = text
-    counts = padded - SIZE + 1
+    padded = [text if len(text) >= SIZE else text.ljust(SIZE, _PAD) for text in texts]
+    points = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    lengths = np.fromiter(map(len, padded), np.int64, len(padded))
+    counts = lengths - SIZE + 1
     offsets = np.concatenate(([0], np.cumsum(counts)))
-    first = np.arange(int(offsets[-1])) + np.repeat(starts[:-1] - offsets[:-1], counts)
-    flat = np.zeros(len(first), np.uint64)
+    flat = np.zeros(max(0, len(points) - SIZE + 1), np.uint64)
     for k in range(SIZE):
-        flat += points[first + k] * _MULTIPLIERS[k]
-    return _scramble(flat), offsets
+        flat += points[k : k + len(flat)] * _MULTIPLIERS[k]
+    inside = np.arange(int(offsets[-1])) + np.repeat(np.arange(len(texts)) * (SIZE - 1), counts)
+    return _scramble(flat[inside]), offsets  # without those that reach into the next text
 
 
 def _informative(flat: Hashes, offsets: Places, known: Hashes) -> tuple[Hashes, Places]:
     """Without the `known` hashes, except in rows that have no others."""
     if not len(known):
         return flat, offsets
-    keep = known[np.minimum(np.searchsorted(known, flat), len(known) - 1)] != flat
+    low = np.uint64(_SLOTS - 1)
+    slots = np.zeros(_SLOTS, np.uint64)  # a table by the last bits is much faster than a binary search
+    slots[known & low] = known
+    keep = slots[flat & low] != flat
+    others = known[slots[known & low] != known]
+    if len(others):  # two in one slot
+        crowded = np.zeros(_SLOTS, bool)
+        crowded[others & low] = True
+        rest = np.flatnonzero(keep & crowded[flat & low])
+        keep[rest] = ~np.isin(flat[rest], others)
     rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     left = np.bincount(rows[keep], minlength=len(offsets) - 1)
     keep |= (left == 0)[rows]

@@ -18,7 +18,7 @@ _HAN = "\u3400-\u9fff"
 # Digits with the letters around them (an order number, "iphone12"), Chinese numerals where they count
 # something, English number words. A lone 一 or "one" is mostly a pronoun or an article.
 _NUMBER = re.compile(
-    r"[a-z0-9]*[0-9][a-z0-9]*(?:[.,:/-][0-9]+)*"
+    r"(?<![a-z])[a-z]*[0-9][a-z0-9]*(?:[.,:/-][0-9]+)*"
     r"|(?:周|星期|礼拜)[一二三四五六日天]"
     r"|第[一二三四五六七八九十百千万零两〇]+"
     r"|[一二三四五六七八九十百千万亿零两〇]{2,}"
@@ -33,7 +33,10 @@ _OPPOSITES = frozenset(
     frozenset(pair)
     for pair in "男女 涨跌 升降 增减 买卖 开关 上下 左右 大小 多少 高低 输赢 胜负 进出 前后".split()
 )
+_SENTENCE = re.compile(r"[.!?](?:\s|$)|[。！？\n]")
 _CONTEXT, _WINDOW = 6, 120
+# More sentences, or longer ones, than a question has are an edited text; and how alike reworded ones are.
+_SENTENCES, _QUESTION, _REWORDED = 2, 300, 0.6
 # In a short text a changed word is a changed meaning, unless it is the same word mistyped.
 _MISTYPED, _FEW, _ADDED = 0.7, 3, 0.1
 
@@ -44,7 +47,8 @@ def numbers(text: str) -> str:
 
 
 def differs(a: str, b: str, short: bool = False) -> str | None:
-    """What tells two texts apart: "number", "negation", "title", "name", "word"; None if nothing does.
+    """What tells two texts apart: "number", "negation", "title", "name", "word", "sentence"; None if
+    nothing does.
 
     a, b: the texts as written (capitals tell English names). short: a single word weighs much in them, so
     another word is a difference too, except a mistyped one or a few letters more ("the", "new").
@@ -68,7 +72,7 @@ def differs(a: str, b: str, short: bool = False) -> str | None:
         return "word"
     if any("\u3400" <= word <= "\u9fff" for word in changed) and _other_chinese_name(a, b):
         return "name"
-    return None
+    return "sentence" if mine and theirs and _other_sentence(a, b) else None
 
 
 def _changed(a: str, b: str) -> tuple[list[str], list[str]]:
@@ -108,6 +112,27 @@ def _capitalised(text: str) -> set[str]:
         and found.group() not in ("I", "I'm", "I've", "I'd", "I'll")
         and not _START.search(text[max(0, found.start() - 3) : found.start()])
     }
+
+
+def _other_sentence(a: str, b: str) -> bool:
+    """Whether a long text is the same, and what is asked about it is not.
+
+    That is so when only the first or only the last sentence has other words (a question before or after a
+    document, a short input after a long instruction), or when one or two sentences are quite different.
+    """
+    ours, theirs = (
+        [" ".join(s.split()) for s in _SENTENCE.split(text.casefold()) if s.strip()] for text in (a, b)
+    )
+    mine, other = ([s for s in one if s not in rest] for one, rest in ((ours, {*theirs}), (theirs, {*ours})))
+    if not 0 < len(mine) <= _SENTENCES or not 0 < len(other) <= _SENTENCES:
+        return False
+    alone = len(mine) == len(other) == 1 < min(len(ours), len(theirs))
+    if alone and any(mine[0] == ours[end] and other[0] == theirs[end] for end in (0, -1)):
+        return True
+    one, two = " ".join(mine), " ".join(other)
+    if max(len(one), len(two)) > _QUESTION:
+        return False
+    return SequenceMatcher(None, one, two, autojunk=False).ratio() < _REWORDED
 
 
 def _other_chinese_name(a: str, b: str) -> bool:

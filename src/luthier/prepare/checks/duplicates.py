@@ -1,19 +1,19 @@
 """Rows that say the same, evaluation rows that training has seen, and inputs with more than one answer.
 
 What counts as a row depends on what is learnt from it: input and answer with the same system prompt; in
-pairs also the rejected answer, in KTO data the verdict; in pre-training the text. With a closed set of
-answers (labels) rows are the same whose inputs are near and whose labels are equal, because one other letter
-in a label is another label.
+pairs also the rejected answer, in KTO data the verdict; in pre-training the text. Labels and other short
+answers must be equal, because one other letter makes another answer of them.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from luthier.errors import MissingPackage
-from luthier.prepare import exact, near, pii, shingles
+from luthier.prepare import exact, labels, near, pii, shingles
 from luthier.prepare import leakage as leaking
 from luthier.prepare.checks import Data
 from luthier.prepare.leakage import Contradiction, Leak
@@ -60,12 +60,20 @@ def alike_rows(data: Data, threshold: float | None = near.THRESHOLD) -> tuple[Al
         found = data.alike if threshold == near.THRESHOLD else alike_inputs(table, threshold)
         return found, _normalised(table.answers)
     columns = [table.inputs, table.answers, table.rejected]
-    kinds: Sequence[str] = table.systems
-    if table.verdicts:
-        kinds = [f"{verdict}\0{system}" for verdict, system in zip(table.verdicts, kinds, strict=True)]
-    return near.alike(
-        [column for column in columns if any(column)] or [table.answers], kinds, threshold
-    ), None
+    columns = [column for column in columns if any(column)] or [table.answers]
+    return near.alike(columns, _kinds(table), threshold), None
+
+
+def _kinds(table: Table) -> list[str]:
+    """What copies must share to the letter: the system prompt, a short answer, the verdict."""
+    known: dict[tuple[str, str, bool | None], str] = {}
+    verdicts = table.verdicts or [None] * len(table)
+    rows = zip(table.systems, table.answers, verdicts, strict=True)
+    short = ((system, a if len(a) <= labels.LONGEST else "", verdict) for system, a, verdict in rows)
+    return [
+        known.get(row) or known.setdefault(row, "\0".join((row[0], exact.normalise(row[1]), str(row[2]))))
+        for row in short
+    ]
 
 
 def alike_inputs(table: Table, threshold: float | None = near.THRESHOLD) -> Alike:
@@ -82,12 +90,11 @@ def _copies(data: Data, clusters: Sequence[Cluster], rows: set[int], how: str) -
         if copies and len(samples) < SAMPLES:
             texts = (_whole(table, ref.index) for ref in (cluster.keeper, copies[0].row))
             samples.append(f"{cluster.keeper.source} and {copies[0].row.source}: {_beside(*texts)}")
-    what = "repeat another row" if how == "exact" else "nearly repeat another row"
     step = "deduplication deduplication.near=false" if how == "exact" else "deduplication"
     return Finding(
         "duplicates",
         "warning",
-        f"{some(len(rows))} {what} ({some(kept)} to keep)",
+        f"{some(len(rows))} could go: {how} copies of {some(kept, 'other')}",
         rows=[table.sources[i] for i in sorted(rows)],
         fix=f"luthier data clean {data.file} --steps {step}",
         samples=samples,
@@ -133,7 +140,7 @@ def _questions(table: Table, shared: set[bytes]) -> Sequence[str]:
 
 def _leaks(data: Data, table: Table, leaks: Sequence[Leak], how: str) -> Finding:
     severity: Severity = "error" if how == "exact" else "warning"
-    verb = "stand in" if how == "exact" else "nearly stand in"
+    verb = "are also" if how == "exact" else "are nearly"
     train = data.table
     samples = [
         f"{leak.evaluation.source} and {leak.train.source}: "
@@ -143,9 +150,9 @@ def _leaks(data: Data, table: Table, leaks: Sequence[Leak], how: str) -> Finding
     return Finding(
         "leakage",
         severity,
-        f"{len(leaks):,} of {some(len(table))} of {table.spec.name} {verb} the training data, too",
+        f"{len(leaks):,} of {some(len(table))} of {table.spec.name} {verb} in the training data",
         rows=[leak.evaluation.source for leak in leaks],
-        fix=f"luthier data clean {data.file} --not-in {_command_name(table)}",
+        fix=f"luthier data clean {data.file} --not-in {shlex.quote(table.spec.name)}",
         samples=samples,
         figures={
             how: len(leaks),
@@ -278,11 +285,6 @@ def _input(table: Table, i: int) -> str:
     return table.inputs[i] or table.answers[i]
 
 
-def _command_name(table: Table) -> str:
-    """How a command names the data set of a table."""
-    return table.spec.location
-
-
 def _safe(text: str, limit: int = SHOWN) -> str:
     return excerpt(pii.mask(text)[0], limit)
 
@@ -292,7 +294,9 @@ def _beside(one: str, other: str) -> str:
     ours, theirs = pii.mask(one)[0], pii.mask(other)[0]
     if exact.normalise(ours) == exact.normalise(theirs):
         return excerpt(ours, SHOWN)
-    same = next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), 0)
+    same = next(
+        (k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
+    )
     start = max(0, same - SHOWN // 2)
     mark = "…" * (start > 0)
     return " | ".join(mark + excerpt(text[start:], SHOWN) for text in (ours, theirs))
