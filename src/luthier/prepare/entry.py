@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def bare(path: Path) -> str:
 
 def beside(spec: DatasetSpec) -> Path:
     """The folder for files made of a data set: where its file or folder is; here for a hub's."""
-    return Path(os.path.realpath(spec.location)).parent if spec.where == "file" else Path()
+    return Path(spec.location).parent if spec.where == "file" else Path()
 
 
 def snippet(entries: Entries) -> str:

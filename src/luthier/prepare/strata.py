@@ -58,7 +58,7 @@ def look(source: Opened, by: str = AUTO, group: str = AUTO) -> Strata:
         raise DataError(f"{source.spec.name}: none of {some(table.rows)} can be used -> luthier data check")
     for name, values in columns.items():
         if not any(value is not None for value in values):
-            hint = difflib.get_close_matches(name, seen, 1, 0.5)
+            hint = difflib.get_close_matches(name, [*seen, LABEL, NONE, AUTO], 1, 0.5)
             meant_name = f'did you mean "{hint[0]}"?' if hint else f"the rows have {', '.join(seen)}"
             raise UsageError(f'{source.spec.name}: no row has a value in the column "{name}" -> {meant_name}')
     classes, told_by = _classes(table, by, columns)
