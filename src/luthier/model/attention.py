@@ -31,13 +31,20 @@ WASTE = 4
 class Row(Protocol):
     """What is read of a batch (`luthier.data.batch.Batch`, which describes the fields)."""
 
-    ids: Tensor
-    positions: Tensor
-    node: Tensor
-    parent: Tensor
-    bounds: Tensor
-    rows: Tensor
-    is_chain: bool
+    @property
+    def ids(self) -> Tensor: ...
+    @property
+    def positions(self) -> Tensor: ...
+    @property
+    def node(self) -> Tensor: ...
+    @property
+    def parent(self) -> Tensor: ...
+    @property
+    def bounds(self) -> Tensor: ...
+    @property
+    def rows(self) -> Tensor: ...
+    @property
+    def is_chain(self) -> bool: ...
 
 
 @dataclass(frozen=True, eq=False)

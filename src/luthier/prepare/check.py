@@ -224,8 +224,8 @@ def _progress(data: Data, name: str) -> None:
 
 
 def _fails(report: Report, limit: str) -> bool:
-    worst = report.worst
-    return worst is not None and SEVERITIES.index(worst) <= SEVERITIES.index(limit)  # type: ignore[arg-type]
+    grave = {"error": SEVERITIES[:1], "warning": SEVERITIES[:2], "note": SEVERITIES}
+    return report.worst in grave[limit]
 
 
 def _write_page(reports: Sequence[Report], options: dict[str, str]) -> None:
@@ -237,5 +237,5 @@ def _write_page(reports: Sequence[Report], options: dict[str, str]) -> None:
         path = path if k == 0 else path.with_stem(f"{path.stem}-{k + 1}")
         if path.exists() and "overwrite" not in options:
             raise UsageError(f"{path} is there already -> another name, or --overwrite")
-        atomic.write_text(path, page.page(report, options.get("lang", "en")))
+        atomic.write_text(path, page.page(report, "zh" if options.get("lang") == "zh" else "en"))
         print(f"{path}: the report of {report.dataset}", file=sys.stderr)
