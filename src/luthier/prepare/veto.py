@@ -60,7 +60,9 @@ def differs(a: str, b: str, short: bool = False) -> str | None:
     changed = {*mine, *theirs}
     if not changed:
         return None
-    if any(word in _NEGATIONS or word.endswith(("n't", "n’t")) for word in changed) or changed in _OPPOSITES:
+    if _letters(mine) == _letters(theirs):
+        return None  # two letters or a blank changed places
+    if _negations(mine) != _negations(theirs) or changed in _OPPOSITES:
         return "negation"
     if _titles(a) != _titles(b):
         return "title"
@@ -85,10 +87,22 @@ def _changed(a: str, b: str) -> tuple[list[str], list[str]]:
     return list((counts[0] - counts[1]).elements()), list((counts[1] - counts[0]).elements())
 
 
+def _letters(words: list[str]) -> list[str]:
+    return sorted(c for word in words for c in word if c.isalnum())
+
+
+def _negations(words: list[str]) -> int:
+    return sum(word in _NEGATIONS or word.endswith(("n't", "n’t")) for word in words)
+
+
 def _mistyped(one: str, other: str) -> bool:
-    """A slip of the keyboard: one Chinese character, or nearly the same word (or two without their blank)."""
+    """A slip of the keyboard: one Chinese character, nearly the same word (or two without their blank), or a
+    word of which a letter is left that is no word."""
     if max(len(one), len(other)) <= 1:
         return any("\u3400" <= c <= "\u9fff" for c in one + other)
+    shorter, longer = sorted((one, other), key=len)
+    if len(shorter) == 1 and len(longer) == 2 and shorter in longer and shorter not in "ai":
+        return True
     return SequenceMatcher(None, one, other, autojunk=False).ratio() >= _MISTYPED
 
 
