@@ -3,15 +3,6 @@ import pytest
 from luthier.prepare import labels
 
 
-def test_recurring_short_answers_are_a_closed_set() -> None:
-    assert labels.closed_set(["a", "b", "a", "b", "a", "typo"]) == ("a", "b")
-    assert labels.closed_set(["yes"] * 9) is None
-    assert labels.closed_set([f"an answer {i}" for i in range(9)]) is None
-    assert labels.closed_set(["x\ny", "x\ny", "z", "z"]) is None
-    assert labels.closed_set(["x" * 61] * 3 + ["z"] * 3) is None
-    assert labels.closed_set([]) is None
-
-
 def test_balance() -> None:
     found = labels.balance(["a"] * 30 + ["b"] * 10 + ["c"] * 5)
     assert [(c.label, c.count, c.rare) for c in found.classes] == [

@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from luthier.data import closed
+
 # Where rouge-chinese starts a new sentence, applied in this order. It cuts inside words too ("a?b"), and
 # white space between two cuts counts as one empty word; both are kept, so that the numbers agree.
 _SENTENCE_ENDS = (
@@ -25,8 +27,6 @@ _SENTENCE_ENDS = (
     re.compile(r"(…{2})([^”’])"),
     re.compile(r"([。！？?][”’])([^，。！？?])"),
 )
-_CLOSED_SET_LIMIT = 200
-_LABEL_CHARACTERS = 60
 
 
 @functools.cache
@@ -96,16 +96,15 @@ class ClosedSet:
 
 
 def closed_set(predicts: Sequence[str], labels: Sequence[str]) -> ClosedSet | None:
-    """Accuracy and macro-F1 where the references are few short labels that recur; None for free text.
+    """Accuracy and macro-F1 where the references are a closed set (`data.closed`); None for free text.
 
     An answer counts when it equals the label after `normalise`. Macro-F1 is the mean over the labels that
     occur as references; an answer outside the set is a miss of the true label and a hit of none.
     """
     wanted = [normalise(label) for label in labels]
-    names = sorted(set(wanted))
-    short = all(len(name) <= _LABEL_CHARACTERS and "\n" not in name for name in names)
-    if not short or not 2 <= len(names) <= min(_CLOSED_SET_LIMIT, len(wanted) // 2):
+    if closed.labels(wanted) is None:
         return None
+    names = sorted(set(wanted))
     got = [normalise(predict) for predict in predicts]
     right = Counter(w for w, g in zip(wanted, got, strict=True) if w == g)
     support, answered = Counter(wanted), Counter(got)
@@ -149,12 +148,12 @@ def score(
     answers = [without_thought(text, thought).strip() for text in predicts]
     wanted = [without_thought(text, thought).strip() for text in labels]
     means["exact_match"] = sum(a == w for a, w in zip(answers, wanted, strict=True)) / len(rows)
-    closed = closed_set(answers, wanted)
-    if closed is not None:
+    classes = closed_set(answers, wanted)
+    if classes is not None:
         means |= {
-            "accuracy": closed.accuracy,
-            "macro_f1": closed.macro_f1,
-            "outside_labels": closed.outside,
+            "accuracy": classes.accuracy,
+            "macro_f1": classes.macro_f1,
+            "outside_labels": classes.outside,
         }
     return means
 

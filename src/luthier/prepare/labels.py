@@ -1,6 +1,6 @@
-"""Closed answer sets: which answers are labels, how often each occurs, and answers that are almost a label.
+"""Labels: how often each occurs, and answers that are almost a label.
 
-Pure counting; whether a label is right for its row is asked in `noise`.
+Pure counting; which answers are labels is said in `data.closed`, whether one is right for its row in `noise`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from luthier.data import closed
 from luthier.prepare import exact
 from luthier.prepare.exact import Ref
 
-LONGEST, MOST, COVER = 60, 1000, 0.8
 RARE = 10
 _STRAY = re.compile(r"[^\w+#%&*@=<>/$€£¥-]|_|-(?![0-9])")
 _HAN = re.compile("[\u3400-\u9fff]")
@@ -61,19 +61,6 @@ class AlmostLabel:
     rows: tuple[Ref, ...]
 
 
-def closed_set(answers: Sequence[str]) -> tuple[str, ...] | None:
-    """The labels, most frequent first, when answers are few short words that recur; None for free text.
-
-    Labels are the answers that occur at least twice, at most 60 characters on one line; with their variants
-    they must cover 80 % of the rows and be at most 1,000, and at most half as many as the rows.
-    """
-    counts = Counter(answers)
-    short = {a: n for a, n in counts.items() if n > 1 and a.strip() and len(a) <= LONGEST and "\n" not in a}
-    if not 2 <= len(short) <= min(MOST, len(answers) // 2) or sum(short.values()) < COVER * len(answers):
-        return None
-    return tuple(sorted(short, key=lambda a: (-short[a], a)))
-
-
 def balance(answers: Sequence[str]) -> Balance:
     """How often each answer occurs. Fewer than 10 rows are too few to learn from, to split and to score."""
     counts = Counter(answers)
@@ -102,7 +89,7 @@ def almost(answers: Sequence[str], sources: Sequence[str] | None = None) -> list
 
 def variants(answers: Sequence[str]) -> dict[str, tuple[str, Why]]:
     """Answer that looks like another, more frequent one -> (that label or "", why), as in AlmostLabel."""
-    if closed_set(answers) is None:
+    if closed.labels(answers) is None:
         return {}
     counts = Counter(answers)
     forms: dict[str, str] = {}

@@ -9,8 +9,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from luthier.data import closed
 from luthier.errors import DataError, UsageError
-from luthier.prepare import labels, near
+from luthier.prepare import near
 from luthier.prepare.opened import Opened
 from luthier.prepare.report import some
 from luthier.prepare.table import Table
@@ -83,8 +84,7 @@ def _classes(table: Table, by: str, columns: dict[str, list[str | None]]) -> tup
         return columns[_column(by, LABEL)], f'the column "{_column(by, LABEL)}"'
     if by != NONE and table.verdicts:
         return [str(verdict).lower() for verdict in table.verdicts], "verdict"
-    closed = table.stage == "sft" and by != NONE and labels.closed_set(table.answers) is not None
-    if closed:
+    if table.stage == "sft" and by != NONE and closed.labels(table.answers) is not None:
         return table.answers, "label"
     if by == LABEL:
         kinds = len(Counter(table.answers))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from luthier.prepare import labels
+from luthier.data import closed
 from luthier.prepare.report import Finding
 from luthier.prepare.table import Table
 
@@ -39,7 +39,7 @@ class Data:
     @cached_property
     def closed(self) -> tuple[str, ...] | None:
         """The answers, when they come from a small closed set (labels); None otherwise."""
-        return labels.closed_set(self.table.answers) if self.table.stage == "sft" else None
+        return closed.labels(self.table.answers) if self.table.stage == "sft" else None
 
     @cached_property
     def alike(self) -> Alike:

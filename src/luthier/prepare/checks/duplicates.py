@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from luthier.data import closed
 from luthier.errors import MissingPackage
-from luthier.prepare import exact, labels, near, pii, shingles
+from luthier.prepare import exact, near, pii, shingles
 from luthier.prepare import leakage as leaking
 from luthier.prepare.checks import Data
 from luthier.prepare.leakage import Contradiction, Leak
@@ -69,7 +70,7 @@ def _kinds(table: Table) -> list[str]:
     known: dict[tuple[str, str, bool | None], str] = {}
     verdicts = table.verdicts or [None] * len(table)
     rows = zip(table.systems, table.answers, verdicts, strict=True)
-    short = ((system, a if len(a) <= labels.LONGEST else "", verdict) for system, a, verdict in rows)
+    short = ((system, a if len(a) <= closed.LONGEST else "", verdict) for system, a, verdict in rows)
     return [
         known.get(row) or known.setdefault(row, "\0".join((row[0], exact.normalise(row[1]), str(row[2]))))
         for row in short
