@@ -1,1 +1,1 @@
-"""Evidence: what a model answers before and after training, and whether the difference is more than chance."""
+"""Evidence: what a model answers before and after training, and whether the difference is chance."""

@@ -1,4 +1,4 @@
-"""The nouns of evaluation: what one system answered (`Answered`) and one metric over its rows (`Measured`)."""
+"""The nouns of evaluation: what a system answered (`Answered`) and a metric over its rows (`Measured`)."""
 
 from __future__ import annotations
 
