@@ -168,6 +168,7 @@ def trial(labelled: tuple[Rows, Rows], texts: Rows, seed: int) -> dict[str, tupl
     with tempfile.TemporaryDirectory() as name:
         before = found(Path(name), (train, evaluation), other)
         planted = {"flipped labels": flips(train, rng)}
+        flipped = found(Path(name), (train, evaluation), other)  # some flips contradict a near-duplicate
         planted["contradictions"], contradicted = contradictions(train, rng)
         planted["near-duplicates across the split"] = leaks(list(labelled[0]), evaluation, rng)
         planted["personal data and secrets"] = personal(other, rng)
@@ -178,7 +179,8 @@ def trial(labelled: tuple[Rows, Rows], texts: Rows, seed: int) -> dict[str, tupl
     figures = {}
     for fault, rows in planted.items():
         hits, reported = len(after[fault] & rows), after[fault] - right.get(fault, set())
-        new = len(reported - before[fault] - rows)
+        known = before[fault] | (flipped[fault] if fault == "contradictions" else set())
+        new = len(reported - known - rows)
         figures[fault] = (hits / len(rows), hits / max(1, hits + new), hits / max(1, len(reported)))
     return figures
 
