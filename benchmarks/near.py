@@ -58,8 +58,8 @@ class Words:
             opening = OPENINGS[number % len(OPENINGS)]
             return f"{opening} {' '.join(self.picked(self.english, int(self.rng.integers(5, 12))))}?"
         if number % 2:
-            return "，".join(self.text("headlines") for _ in range(7)) + "。"
-        return " ".join(self.text("questions") for _ in range(3))
+            return "，".join(self.text("headlines") for _ in range(13)) + "。"
+        return " ".join(self.text("questions") for _ in range(4))
 
 
 def rows(count: int, kind: str) -> Iterator[tuple[str, str, str]]:

@@ -30,7 +30,7 @@ _BITS, _WEIGHTS = 18, 2**24
 _BLOCK = 20_000
 _SMOOTHING = 0.02
 # Passes over the data: enough updates for few rows, and no more than is needed for many.
-_UPDATES, _EPOCHS, _MANY = 30_000, (2, 50), 20_000
+_UPDATES, _EPOCHS, _MANY = 120_000, (2, 50), 20_000
 
 Scores = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
@@ -91,8 +91,8 @@ def logistic(features: Any, given: Classes, fold: Classes, seed: int) -> Scores:
     found = np.zeros((count, int(given.max()) + 1), np.float32)
     for k in range(folds):
         seen, unseen = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        if len(np.unique(given[seen])) < 2:
-            continue  # nothing to tell apart: no opinion
+        if len(np.unique(given[seen])) < 2 or not len(unseen):
+            continue  # nothing to tell apart, or nobody to judge: no opinion
         model = linear.SGDClassifier(
             loss="log_loss", alpha=1e-5, max_iter=epochs, tol=None, average=True, random_state=seed, n_jobs=-1
         )
