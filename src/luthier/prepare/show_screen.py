@@ -216,7 +216,8 @@ class Screen:
     def _legend(self) -> None:
         from rich.text import Text
 
-        found = Text("trained", STYLES["trained"][0])
+        found = Text()  # a style given here would be that of the whole line
+        found.append("trained", STYLES["trained"][0])
         found.append("  masked: read, not learnt  ", STYLES["masked"][0])
         found.append("cut", STYLES["cut"][0])
         found.append(": removed by cutoff_len\n")
