@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
 from luthier.data.spec import DatasetSpec
+from luthier.errors import MissingPackage
 from luthier.prepare import exact
 from luthier.prepare.checks import Data, duplicates
 from luthier.prepare.report import Finding
@@ -187,6 +189,18 @@ def test_texts_of_pretraining() -> None:
     assert list(duplicates.contradictions(made)) == []
     made.evals = [table([("", QUESTION)], "pt", "eval.json")]
     assert [found.rows for found in duplicates.leakage(made)] == [["eval.json:1"]]
+
+
+def test_without_a_package_equal_rows_are_found_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rensa", None)
+    for check, made in (
+        (duplicates.duplicates, data([(QUESTION, LONG), (QUESTION, LONG), (OTHER, LONG)])),
+        (duplicates.contradictions, labelled((QUESTION, "trains"), (QUESTION, "novels"))),
+    ):
+        found = check(made)
+        assert next(found).count in (1, 2)
+        with pytest.raises(MissingPackage, match="rensa"):
+            next(found)
 
 
 def test_private_parts_of_samples_are_masked() -> None:

@@ -94,7 +94,9 @@ def alike(
     rows that are worth more than others; then the longest row is, then the first.
     """
     count = len(columns[0])
-    lengths = sum(np.fromiter(map(len, column), np.int64, count) for column in columns)
+    lengths = np.zeros(count, np.int64)
+    for column in columns:
+        lengths += np.fromiter(map(len, column), np.int64, count)
     unseen = np.zeros(count, bool) if reviewed is None else ~np.array(reviewed, bool)
     order = np.lexsort((np.arange(count), -lengths, unseen))
     best = np.empty(count, np.int64)
