@@ -225,7 +225,7 @@ def _writable(config: Config, base: Path | None, say: Callable[[str], None]) -> 
         if base is None:
             raise FileNotFoundError("this user has no home directory")
         base.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=base):
+        with tempfile.NamedTemporaryFile(dir=base):  # TemporaryFile passes over a first failure
             return base
     except OSError as error:
         if config.tokenized_path:
