@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"(?<![\d.])-?\d+(?:\.\d+)?")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _UNIT = r"[\s$¥€£]*(-?\d+(?:\.\d+)?)\s*(?:%|°C|[^\W\d]{0,12})\s*[.。]?"
 # Neither the article ("A dog ...") nor one of two letters ("A or B") is an answer.
-_LETTER = r"(A(?!\s+(?!is\b)[a-z])|[B-D])(?![A-Za-z'’])"
+_LETTER = r"(A(?!\s+(?!(?:is|or|and)\b)[a-z])|[B-D])(?![A-Za-z'’])"
 _ALONE = rf"{_LETTER}(?!\s*(?:,|/|、|or|and|和|或)\s*[A-D](?![A-Za-z]))"
 _LETTER_FIRST = re.compile(rf"\W*{_ALONE}")
 _LETTER_SAID = re.compile(rf"(?:answer|option|choice|答案|选项|选择|应选|选)[^A-D\n]{{0,8}}?{_ALONE}")
