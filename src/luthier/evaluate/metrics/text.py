@@ -108,7 +108,8 @@ def chrf(answered: Answered) -> Measured:
         row: list[float] = []
         for n in range(1, _ORDERS + 1):
             grams = Counter(_ngrams(mine, n)), Counter(_ngrams(theirs, n))
-            row += [grams[0].total(), grams[1].total(), (grams[0] & grams[1]).total()]
+            mine_total = grams[0].total() if grams[1] else 0  # as sacreBLEU: no reference, no wrong n-gram
+            row += [mine_total, grams[1].total(), (grams[0] & grams[1]).total()]
         rows.append(row)
     return Measured(np.array(rows, dtype=np.float64), _chrf)
 
