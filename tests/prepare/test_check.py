@@ -181,6 +181,19 @@ def test_a_report_for_people_is_not_overwritten(tmp_path: Path) -> None:
     assert cli.main([*words, "--overwrite", "--lang", "zh"]) == 0
 
 
+@pytest.mark.parametrize("verb", ["check", "show"])
+def test_no_report_replaces_the_data(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, link = Path(written(tmp_path, ROWS)), tmp_path / "link.html"
+    link.symlink_to(data)
+    before = data.read_bytes()
+    for page in (data, link):
+        words = [str(data), "--html", str(page), "--overwrite", "--model", BASE, "--template", "chatml"]
+        assert cli.main(["data", verb, *words]) == 2
+        captured = capsys.readouterr()
+        assert "is the input, which is never changed" in captured.err and captured.out == ""
+    assert data.read_bytes() == before
+
+
 def test_every_check_is_there() -> None:
     for name in CHECKS:
         assert callable(load(name)), name

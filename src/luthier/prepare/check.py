@@ -71,6 +71,7 @@ def main(args: list[str]) -> int:
     Raises UsageError for unknown words, DataError for a file that cannot be read at all.
     """
     request = requested(args)
+    pages = _pages(request)
     reports = [check(name, request) for name in request.names]
     options, as_json = request.words.options, request.words.keys.get("format") == "json"
     if as_json:
@@ -79,8 +80,8 @@ def main(args: list[str]) -> int:
     else:
         for report in reports:
             told.tell(report)
-    if "html" in options:
-        _write_page(reports, options)
+    for report, path in zip(reports, pages, strict=False):
+        _write_page(report, path, options)
     limit = options.get("fail-on")
     return int(limit is not None and any(_fails(report, limit) for report in reports))
 
@@ -228,14 +229,26 @@ def _fails(report: Report, limit: str) -> bool:
     return report.worst in grave[limit]
 
 
-def _write_page(reports: Sequence[Report], options: dict[str, str]) -> None:
-    """The HTML form, one file for each data set. Raises UsageError for a file that is there already."""
+def _pages(request: Request) -> list[Path]:
+    """The HTML files, one for each data set; none unless asked for.
+
+    Raises UsageError, before anything is checked, for one that is there already or is an input.
+    """
+    options = request.words.options
+    if "html" not in options:
+        return []
+    first = Path(options["html"])
+    found = [first if k == 0 else first.with_stem(f"{first.stem}-{k + 1}") for k in range(len(request.names))]
+    for path in found:
+        if path.is_dir() or (path.exists() and "overwrite" not in options):
+            raise UsageError(f"{path} is there already -> another name, or --overwrite for a file")
+    for name in (*request.names, *request.evals):
+        opened(name, request.words.keys).keep(*found)
+    return found
+
+
+def _write_page(report: Report, path: Path, options: dict[str, str]) -> None:
     from luthier.prepare import page
 
-    for k, report in enumerate(reports):
-        path = Path(options["html"])
-        path = path if k == 0 else path.with_stem(f"{path.stem}-{k + 1}")
-        if path.exists() and "overwrite" not in options:
-            raise UsageError(f"{path} is there already -> another name, or --overwrite")
-        atomic.write_text(path, page.page(report, "zh" if options.get("lang") == "zh" else "en"))
-        print(f"{path}: the report of {report.dataset}", file=sys.stderr)
+    atomic.write_text(path, page.page(report, "zh" if options.get("lang") == "zh" else "en"))
+    print(f"{path}: the report of {report.dataset}", file=sys.stderr)

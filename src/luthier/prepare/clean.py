@@ -125,9 +125,7 @@ def target(source: Opened, options: dict[str, str]) -> Path:
     overwrite = "overwrite" in options
     write.check(out, like, overwrite)
     ledger = journal.of(out)
-    for path in sources.files(spec):
-        if any(place.exists() and place.samefile(path) for place in (out, ledger)):
-            raise UsageError(f"{path}: is the input, which is never changed -> --out another name")
+    source.keep(out, ledger)
     if ledger.exists() and not overwrite:
         raise UsageError(f"{ledger}: exists already -> give another --out, or --overwrite to replace both")
     return out

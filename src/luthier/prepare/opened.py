@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from luthier.data import prepare, registry
+from luthier.data import prepare, registry, sources
 from luthier.data.ledger import Ledger
 from luthier.data.spec import DatasetSpec
+from luthier.errors import UsageError
 from luthier.types import BadRow, Example, Row
 
 
@@ -22,6 +24,13 @@ class Opened:
     def rows(self, limit: int | None = None) -> Iterator[tuple[Row | BadRow, Example | BadRow]]:
         """(row as it stands in the file, what it means), in the order of the file."""
         return prepare.understood(self.spec, self.stage, limit, self.ledger)
+
+    def keep(self, *paths: Path) -> None:
+        """Raise UsageError when writing one of `paths` would replace a file of this data set."""
+        for file in sources.files(self.spec):
+            for path in paths:
+                if path.exists() and path.samefile(file):
+                    raise UsageError(f"{path}: is the input, which is never changed -> give another name")
 
 
 def opened(name: str, keys: Mapping[str, str]) -> Opened:

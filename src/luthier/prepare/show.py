@@ -176,6 +176,8 @@ def _show(name: str, request: Request, renderer: Renderer, draw: Draw) -> None:
     config = request.config
     keys = {"dataset_dir": config.dataset_dir, **request.words.keys}
     source = opened(name, keys)
+    if "html" in request.words.options:
+        source.keep(Path(request.words.options["html"]))
     look = Look(renderer, config, source.stage)
     rows = _asked(source, look, request)
     while not request.over:
