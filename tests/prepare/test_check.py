@@ -152,6 +152,9 @@ def test_a_name_with_blanks_is_quoted_in_commands(tmp_path: Path, capsys: pytest
         (["x.json", "--only", "htm"], "no check htm -> one of structure"),
         (["x.json", "--evl", "y.json"], "--evl: no such option -> did you mean --eval?"),
         (["x.json", "--eval"], "--eval: a value is missing"),
+        (["x.json", "--limit", "x"], "--limit x -> how many rows to look at, from 1"),
+        (["x.json", "--limit", "-5"], "--limit -5 -> how many rows"),
+        (["x.json", "--limit", "0"], "--limit 0 -> how many rows"),
     ],
 )
 def test_wrong_requests(words: list[str], said: str) -> None:
@@ -179,6 +182,15 @@ def test_a_report_for_people_is_not_overwritten(tmp_path: Path) -> None:
     assert "rows.json:3" in text and "<p>Hello" not in text and "html_removal" in text
     assert cli.main(words) == 2
     assert cli.main([*words, "--overwrite", "--lang", "zh"]) == 0
+
+
+def test_only_the_first_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = checked(capsys, written(tmp_path, ROWS), "--only", "structure,texts", "--limit", "4")
+    assert report["rows"] == 4
+    assert {row for one in report["findings"] for row in one["rows"]} == {
+        f"rows.json:{k}" for k in (1, 2, 3, 4)
+    }
+    assert checked(capsys, written(tmp_path, ROWS), "--only=structure", f"--limit={10**30}")["rows"] == 10
 
 
 @pytest.mark.parametrize("verb", ["check", "show"])

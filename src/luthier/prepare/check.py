@@ -32,6 +32,7 @@ Says what is wrong with a data set, in which rows, and the command that mends it
   --fail-on SEVERITY    exit code 1 when there is an error, a warning or a note ({", ".join(SEVERITIES)})
   --only, --skip NAMES  some checks only, or all but some: {", ".join(CHECKS)}
   --format json         for programs · --html FILE  a report with plots · --lang zh  in Chinese
+  --limit N             the first N rows only
   --dataset_dir D       where dataset_info.json is; any key of a configuration may follow (cutoff_len=2048)"""
 
 OPTIONS: dict[str, str | None] = {
@@ -95,6 +96,9 @@ def requested(args: Sequence[str]) -> Request:
     _must_be(options, "fail-on", SEVERITIES)
     _must_be(options, "for", ("llamafactory",))
     _must_be(options, "lang", ("en", "zh"))
+    limit = options.get("limit", "1")
+    if not limit.isdecimal() or int(limit) < 1:
+        raise UsageError(f"data check: --limit {limit} -> how many rows to look at, from 1")
     asked = _chosen(options)
     own = "model_name_or_path" in found.keys
     evals = options["eval"].split(",") if options.get("eval") else []
@@ -138,8 +142,8 @@ def _chosen(options: dict[str, str]) -> frozenset[str]:
 def check(name: str, request: Request) -> Report:
     """The report on one data set. Raises DataError when it cannot be read at all."""
     began = time.monotonic()
-    keys = request.words.keys
-    limit = int(request.words.options["limit"]) if "limit" in request.words.options else None
+    keys, options = request.words.keys, request.words.options
+    limit = min(int(options["limit"]), sys.maxsize) if "limit" in options else None
     source = opened(name, keys)
     table = table_of(source, request.say, limit)
     data = Data(_named(name, keys), table, converted=source.ledger.converted, say=request.say)

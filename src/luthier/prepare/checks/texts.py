@@ -154,9 +154,11 @@ def _found(said: str, extra: Sequence[str]) -> dict[str, list[Span]]:
     return found
 
 
-def _share(spec: DatasetSpec, stage: str, extra: Sequence[str], part: int, parts: int) -> dict[str, Hits]:
-    """The hits in every `parts`-th chunk of the rows of a data set."""
-    rows = Opened(spec, stage, Ledger(spec.name)).rows()
+def _share(
+    spec: DatasetSpec, stage: str, limit: int, extra: Sequence[str], part: int, parts: int
+) -> dict[str, Hits]:
+    """The hits in every `parts`-th chunk of the first `limit` rows of a data set."""
+    rows = Opened(spec, stage, Ledger(spec.name)).rows(limit)
     good = enumerate(meant for _, meant in rows if isinstance(meant, Example))
     return scan(((i, one) for i, one in good if i // CHUNK % parts == part), extra)
 
@@ -173,14 +175,14 @@ def started(data: Data, workers: int | None = None) -> Iterator[Callable[[], dic
     workers: processes; one less than there are cores, at most 4, unless given. 0: no process, but this one.
     """
     extra = control_tokens(data)
-    spec, stage = data.table.spec, data.table.stage
+    spec, stage, limit = data.table.spec, data.table.stage, data.table.rows
     count = min(4, max(1, (os.cpu_count() or 1) - 1)) if workers is None else workers
     if len(data.table) <= FEW or count == 0:
-        yield lambda: _share(spec, stage, extra, 0, 1)
+        yield lambda: _share(spec, stage, limit, extra, 0, 1)
         return
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_quiet)
     try:
-        parts = [pool.submit(_share, spec, stage, extra, k, count) for k in range(count)]
+        parts = [pool.submit(_share, spec, stage, limit, extra, k, count) for k in range(count)]
         yield lambda: _joined(parts)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
