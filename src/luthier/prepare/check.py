@@ -158,12 +158,12 @@ def check(name: str, request: Request) -> Report:
 
 def table_of(source: Opened, say: Callable[[str], None], limit: int | None = None) -> Table:
     """The rows of a data set as a Table. In a long file, the first bad row is told while it is read."""
-    table, told_of, last = Table(source.spec, source.stage), False, time.monotonic()
+    table, told_of, last, wait = Table(source.spec, source.stage), False, time.monotonic(), PATIENCE
     for row, meant in source.rows(limit):
         table.add(row, meant)
-        if table.rows % 4096 or time.monotonic() - last < PATIENCE:
+        if table.rows % 4096 or time.monotonic() - last < wait:
             continue
-        last = time.monotonic()
+        last, wait = time.monotonic(), min(2 * wait, 10.0)
         say(f"{source.spec.name}: {table.rows:,} rows read, {len(table.bad):,} of them cannot be used")
         if table.bad and not told_of:
             told_of = True

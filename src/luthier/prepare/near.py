@@ -98,7 +98,8 @@ def alike(
     for column in columns:
         lengths += np.fromiter(map(len, column), np.int64, count)
     unseen = np.zeros(count, bool) if reviewed is None else ~np.array(reviewed, bool)
-    order = np.lexsort((np.arange(count), -lengths, unseen))
+    places: npt.NDArray[np.int64] = np.arange(count, dtype=np.int64)
+    order = np.lexsort((places, np.negative(lengths), unseen))
     best = np.empty(count, np.int64)
     first: dict[bytes, int] = {}
     for i in order.tolist():
