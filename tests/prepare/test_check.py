@@ -1,6 +1,8 @@
 """`luthier data check`: literal files, what is found in which row, and the exit code."""
 
 import json
+import signal
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,21 @@ def test_a_report_for_people_is_not_overwritten(tmp_path: Path) -> None:
     assert "rows.json:3" in text and "<p>Hello" not in text and "html_removal" in text
     assert cli.main(words) == 2
     assert cli.main([*words, "--overwrite", "--lang", "zh"]) == 0
+
+
+def test_who_stops_a_check_does_not_wait_for_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts, "FEW", 10)
+    table = check.table_of(opened(written(tmp_path, ROWS * 200), {}), print)
+    others, workers = set(active_children()), set()
+    with pytest.raises(KeyboardInterrupt), texts.started(check.Data("rows.json", table), 1):
+        workers = set(active_children()) - others
+        raise KeyboardInterrupt
+    assert workers
+    for worker in workers:
+        worker.join(30)
+        assert worker.exitcode == -signal.SIGTERM
 
 
 def test_only_the_first_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 from luthier.data.ledger import Ledger
 from luthier.data.spec import DatasetSpec
@@ -180,10 +180,15 @@ def started(data: Data, workers: int | None = None) -> Iterator[Callable[[], dic
     if len(data.table) <= FEW or count == 0:
         yield lambda: _share(spec, stage, limit, extra, 0, 1)
         return
+    others = set(active_children())
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_quiet)
     try:
         parts = [pool.submit(_share, spec, stage, limit, extra, k, count) for k in range(count)]
         yield lambda: _joined(parts)
+    except BaseException:  # who presses Ctrl-C does not wait until they have read the whole file
+        for worker in set(active_children()) - others:
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
