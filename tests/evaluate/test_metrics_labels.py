@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from luthier.errors import DataError, MissingPackage, UsageError
-from luthier.evaluate.metrics import METRICS, load
+from luthier.evaluate.metrics import METRICS, PACKAGES, load
 from luthier.evaluate.metrics.labels import calibration, confusion, metrics, per_class, reliability
 from luthier.evaluate.types import Answered
 
@@ -126,8 +126,6 @@ def test_every_task_refuses_an_empty_set_and_rows_without_answers() -> None:
 def test_unknown_tasks_and_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match='"poem" is no task -> one of choice, extraction'):
         load("poem")
-    monkeypatch.setitem(
-        __import__("luthier.evaluate.metrics", fromlist=["x"]).PACKAGES, "labels", ("no_such",)
-    )
+    monkeypatch.setitem(PACKAGES, "labels", ("no_such",))
     with pytest.raises(MissingPackage, match=r"luthier\[metrics\]"):
         load("labels")
