@@ -192,6 +192,18 @@ def test_tables_hold_conversations_as_text(tmp_path: Path, clean: Callable[..., 
     assert back == old
 
 
+def test_half_a_surrogate_pair_in_a_cell(tmp_path: Path, clean: Callable[..., str]) -> None:
+    """In JSON it is an escape; as a character a table could not hold it, and nothing could be undone."""
+    path = tmp_path / "chat.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerows([["instruction", "output", "history"], ["q", "a", '[["\\ud800 x", "AB"]]']])
+    clean(path, "--steps", "lowercasing")
+    clean("--undo", tmp_path / "chat.clean.csv")
+    (row,) = csv.DictReader((tmp_path / "chat.clean.undone.csv").open(newline="", encoding="utf-8-sig"))
+    assert row["history"] == '[["\\ud800 x", "AB"]]'
+
+
 def test_packed_lines_and_unreadable_rows(tmp_path: Path, clean: Callable[..., str]) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"text": "\\uff21"}\n{broken\n{"text": "b"}\n'))

@@ -173,7 +173,8 @@ def put(data: Any, leaf: Leaf, text: str, changes: tuple[Change, ...]) -> tuple[
     old = at(data, leaf.path)
     parsed = json.loads(old, strict=False)
     replace(parsed, leaf.inside, text)
-    new = json.dumps(parsed, ensure_ascii=False)
+    dumped = json.dumps(parsed, ensure_ascii=False)
+    new = dumped.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair stays an escape
     replace(data, leaf.path, new)
     return tuple(whole(changes[0].kind, old, new))
 
