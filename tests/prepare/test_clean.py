@@ -216,6 +216,15 @@ def test_packed_lines_and_unreadable_rows(tmp_path: Path, clean: Callable[..., s
     assert "could not be read; only the original file has them: a.jsonl.gz:2" in clean(
         "--undo", new, status=1
     )
+    assert json.loads(clean("--undo", new, "--overwrite", "--format", "json", status=1)) == {
+        "output": str(tmp_path / "a.clean.undone.jsonl.gz"),
+        "rows": 2,
+        "texts_put_back": 1,
+        "rows_brought_back": 0,
+        "kept": [],
+        "unreadable": ["a.jsonl.gz:2"],
+        "lost": {},
+    }
 
 
 def test_a_table_has_no_place_for_nothing(tmp_path: Path, clean: Callable[..., str]) -> None:

@@ -150,6 +150,20 @@ def nothing_left(result: Result) -> str:
     return f"{result.source}: {why}: {_most(reasons)} -> leave out a step, or set its options"
 
 
+def undone_as_dict(out: Path, writer: Writer, done: Undone) -> dict[str, Any]:
+    """The account of an undoing, for JSON. kept: what could not be undone · unreadable: rows that only the
+    original file has."""
+    return {
+        "output": str(out),
+        "rows": writer.count,
+        "texts_put_back": done.changes,
+        "rows_brought_back": done.rows,
+        "kept": [{"source": source, "step": step, "path": path} for source, step, path in done.kept],
+        "unreadable": done.lost,
+        "lost": dict(writer.lost + writer.warned),
+    }
+
+
 def undone(out: Path, writer: Writer, done: Undone) -> str:
     """The account of an undoing."""
     lines = [

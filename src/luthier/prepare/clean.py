@@ -287,7 +287,13 @@ def _undo(output: Path, found: Words, settings: list[str]) -> int:
         for row in over(journal.undo(output, book["rows"][0], wanted, done), "undoing", book["rows"][0]):
             writer.add(row)
     out.chmod(os.stat(output).st_mode & 0o777)
-    print(account.undone(out, writer, done))
+    as_json = found.keys.get("format") == "json"
+    said = (
+        json.dumps(account.undone_as_dict(out, writer, done))
+        if as_json
+        else account.undone(out, writer, done)
+    )
+    print(said)
     return 1 if done.kept or done.lost else 0
 
 
