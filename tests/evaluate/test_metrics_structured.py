@@ -101,7 +101,7 @@ def test_an_answer_without_json_lacks_every_field() -> None:
 
 
 def test_a_reference_that_is_no_json_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"eval\.json:2: the reference is no JSON"):
+    with pytest.raises(DataError, match=r'eval\.json:2: the reference "体育" is no JSON'):
         extraction.metrics(answered(("{}", "{}"), ("{}", "体育")))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from luthier.errors import DataError, MissingPackage, UsageError
 from luthier.evaluate.types import Answered, Measured, Metric
 
+_T = TypeVar("_T")
 METRICS: dict[str, str] = {
     "labels": "luthier.evaluate.metrics.labels:metrics",
     "extraction": "luthier.evaluate.metrics.extraction:metrics",
@@ -50,9 +52,9 @@ def load(task: str) -> Metric:
 
 def mean(values: Sequence[float] | npt.NDArray[np.float64], higher: bool = True) -> Measured:
     """A metric that is the mean of its row values [n], which tests may then use."""
-    each = np.asarray(values, dtype=np.float64)
-    rows = np.stack([each, np.ones_like(each)], axis=1)
-    return Measured(rows, lambda sums: over(sums[..., 0], sums[..., 1]), higher, each)
+    per_row = np.asarray(values, dtype=np.float64)
+    rows = np.stack([per_row, np.ones_like(per_row)], axis=1)
+    return Measured(rows, lambda sums: over(sums[..., 0], sums[..., 1]), higher, per_row)
 
 
 def micro_f1(counts: Sequence[tuple[float, float, float]]) -> Measured:
@@ -81,6 +83,17 @@ def checked(answered: Answered) -> Answered:
         if len(values) != n:
             raise DataError(f"{n} references but {len(values)} {name} -> every row needs both")
     return answered
+
+
+def wanted(answered: Answered, read: Callable[[str], _T | None], lacks: str) -> list[_T]:
+    """What `read` finds in every reference; a DataError ends in `lacks` where it finds nothing."""
+    found = []
+    for source, reference in zip(answered.sources, checked(answered).references, strict=True):
+        value = read(reference)
+        if value is None:
+            raise DataError(f'{source}: the reference "{reference[:40]}" {lacks}')
+        found.append(value)
+    return found
 
 
 def each(answered: Answered, score: Callable[[str, str], float]) -> list[float]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from luthier.errors import DataError
-from luthier.evaluate.metrics import checked, mean
+from luthier.evaluate.metrics import mean, wanted
 from luthier.evaluate.types import Answered, Measured
 
 LETTERS = "ABCDEFGHIJ"
@@ -35,17 +34,13 @@ def metrics(answered: Answered) -> dict[str, Measured]:
 
     Raises DataError for a reference that is not one letter.
     """
-    checked(answered)
-    wanted = []
-    for source, reference in zip(answered.sources, answered.references, strict=True):
-        right = letter(reference)
-        if right is None:
-            raise DataError(f'{source}: the reference "{reference[:40]}" chooses no single letter A to J')
-        wanted.append(right)
-    letters = LETTERS[: max(4, 1 + max(map(LETTERS.index, wanted)))]
+    right = wanted(
+        answered, letter, f"chooses no single letter A to {LETTERS[-1]} -> mend the row, or name the task"
+    )
+    letters = LETTERS[: max(4, 1 + max(map(LETTERS.index, right)))]
     got = [letter(answer, letters) for answer in answered.answers]
     return {
-        "accuracy": mean([float(g == w) for g, w in zip(got, wanted, strict=True)]),
+        "accuracy": mean([float(g == w) for g, w in zip(got, right, strict=True)]),
         "no_letter": mean([float(g is None) for g in got], higher=False),
     }
 

@@ -12,8 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from luthier.errors import DataError
-from luthier.evaluate.metrics import checked, mean, micro_f1
+from luthier.evaluate.metrics import checked, mean, micro_f1, wanted
 from luthier.evaluate.metrics.json_text import Found, parse, same
 from luthier.evaluate.metrics.text import token_f1
 from luthier.evaluate.types import Answered, Measured
@@ -26,6 +25,7 @@ _TRIPLE_KEYS = (
     ("subject", "relation", "object"),
     ("head", "relation", "tail"),
     ("s", "p", "o"),
+    ("h", "r", "t"),
     ("主语", "谓语", "宾语"),
     ("主体", "关系", "客体"),
     ("头实体", "关系", "尾实体"),
@@ -39,9 +39,9 @@ def metrics(answered: Answered) -> dict[str, Measured]:
     measures look at · schema_missing, _extra, _type: errors a row. Raises DataError for a reference that is
     no JSON object or list.
     """
-    wanted, got = _read(answered)
+    right, got = _read(answered)
     values = [answer.value for answer in got]
-    errors = _Schema(wanted).all_errors(values, wanted)
+    errors = _Schema(right).all_errors(values, right)
     found = {
         "json_valid": mean([float(answer.form == "whole") for answer in got]),
         "json_found": mean([float(answer.form != "none") for answer in got]),
@@ -49,13 +49,13 @@ def metrics(answered: Answered) -> dict[str, Measured]:
         "schema_missing": mean([row[0] for row in errors], higher=False),
         "schema_extra": mean([row[1] for row in errors], higher=False),
         "schema_type": mean([row[2] for row in errors], higher=False),
-        "json_match": mean([float(same(v) == same(w)) for v, w in zip(values, wanted, strict=True)]),
+        "json_match": mean([float(same(v) == same(w)) for v, w in zip(values, right, strict=True)]),
     }
     for name, partial in (("field_f1", False), ("field_f1_partial", True)):
-        rows = [_fields(v, w, partial) for v, w in zip(values, wanted, strict=True)]
+        rows = [_fields(v, w, partial) for v, w in zip(values, right, strict=True)]
         found[name] = micro_f1([_total(list(row.values())) for row in rows])
-    sets = [(triples(v), triples(w)) for v, w in zip(values, wanted, strict=True)]
-    if any(right for _, right in sets):
+    sets = [(triples(v), triples(w)) for v, w in zip(values, right, strict=True)]
+    if any(w for _, w in sets):
         found["triple_f1"] = micro_f1([(len(a & w), len(a), len(w)) for a, w in sets])
         found["triple_f1_partial"] = micro_f1([_best(sorted(a), sorted(w), _alike) for a, w in sets])
     return found
@@ -63,10 +63,10 @@ def metrics(answered: Answered) -> dict[str, Measured]:
 
 def per_field(answered: Answered) -> dict[str, dict[str, Measured]]:
     """path -> "exact" and "partial" F1 of the values there, for the paths of the references."""
-    wanted, got = _read(answered)
+    right, got = _read(answered)
     result: dict[str, dict[str, Measured]] = {}
     for name, partial in (("exact", False), ("partial", True)):
-        rows = [_fields(a.value, w, partial) for a, w in zip(got, wanted, strict=True)]
+        rows = [_fields(a.value, w, partial) for a, w in zip(got, right, strict=True)]
         for path in sorted({path for row in rows for path, counts in row.items() if counts[2]}):
             result.setdefault(path, {})[name] = micro_f1([row.get(path, _NOTHING) for row in rows])
     return result
@@ -100,16 +100,12 @@ def triples(value: Any) -> set[Triple]:
 
 
 def _read(answered: Answered) -> tuple[list[Any], list[Found]]:
-    checked(answered)
-    wanted = []
-    for source, reference in zip(answered.sources, answered.references, strict=True):
-        found = parse(reference)
-        if found.form == "none":
-            raise DataError(
-                f"{source}: the reference is no JSON object or list -> mend the row, or name the task"
-            )
-        wanted.append(found.value)
-    return wanted, [parse(answer) for answer in answered.answers]
+    right = wanted(
+        answered,
+        lambda text: parse(text).value,
+        "is no JSON object or list -> mend the row, or name the task",
+    )
+    return right, [parse(answer) for answer in answered.answers]
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

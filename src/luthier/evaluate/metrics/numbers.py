@@ -6,8 +6,7 @@ import math
 import re
 import unicodedata
 
-from luthier.errors import DataError
-from luthier.evaluate.metrics import checked, mean
+from luthier.evaluate.metrics import mean, wanted
 from luthier.evaluate.types import Answered, Measured
 
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
@@ -25,17 +24,11 @@ def metrics(answered: Answered, relative: float = 1e-6, absolute: float = 1e-9) 
 
     Raises DataError for a reference without a number.
     """
-    checked(answered)
-    wanted = []
-    for source, reference in zip(answered.sources, answered.references, strict=True):
-        right = number(reference)
-        if right is None:
-            raise DataError(f'{source}: the reference "{reference[:40]}" names no number')
-        wanted.append(right)
+    right = wanted(answered, number, "names no number -> mend the row, or name the task")
     got = [number(answer) for answer in answered.answers]
     near = [
         g is not None and abs(g - w) <= max(relative * abs(w), absolute)
-        for g, w in zip(got, wanted, strict=True)
+        for g, w in zip(got, right, strict=True)
     ]
     return {
         "number_match": mean([float(row) for row in near]),
