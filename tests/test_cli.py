@@ -54,7 +54,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         ("exprot", "there is no verb exprot; did you mean `luthier export`?"),
         (
             "xyz",
-            "there is no verb xyz; one of train, chat, predict, export, check, keys, data, runs, demo, "
+            "there is no verb xyz; one of train, chat, predict, eval, export, check, keys, data, runs, demo, "
             "version, help",
         ),
         (

@@ -27,6 +27,9 @@ VERBS: dict[str, Verb] = {
     "predict": Verb(
         "luthier.infer.predict:main", "RUN --dataset NAME", "answer a data set and score it", True
     ),
+    "eval": Verb(
+        "luthier.evaluate.cli:main", "RUN|MODEL --dataset NAME", "did tuning help, and what did it damage?"
+    ),
     "export": Verb("luthier.export.merge:main", "RUN export_dir=DIR", "merge, save and verify a model", True),
     "check": Verb("luthier.config.cli:main_check", "CONFIG", "say all that is wrong with a configuration"),
     "keys": Verb("luthier.config.cli:main_keys", "[NAME]", "explain configuration keys"),
@@ -41,7 +44,6 @@ ELSEWHERE = {
     "webui": "`luthier demo` for a first look, `luthier train CONFIG` for your own data",
     "webchat": "`luthier chat RUN`",
     "env": "`luthier check CONFIG` says what this machine can do; `luthier version` prints the version",
-    "eval": "`luthier predict RUN --dataset NAME`",
 }
 
 

@@ -23,11 +23,16 @@ Place = tuple[int, str]
 
 @dataclass(frozen=True)
 class Question:
-    """One row: the prompt in tokens, the reference answer ("" where the row has none), and "file:row"."""
+    """One row: the prompt in tokens, the reference answer ("" where the row has none), and "file:row".
+
+    example: what is asked, and as its only branch the turn that answers it · dataset: name of its set.
+    """
 
     prompt: list[int]
     label: str
     source: str
+    example: Example
+    dataset: str
 
 
 def questions(config: Config, renderer: Renderer, say: Say) -> list[Question]:
@@ -39,7 +44,7 @@ def questions(config: Config, renderer: Renderer, say: Say) -> list[Question]:
     names, wanted = _which(config, renderer, say)
     ends = Generation(stop_ids=frozenset(renderer.stop_ids), stop_strings=renderer.stop_strings)
     found = [
-        _question(example, config, renderer, ends)
+        _question(example, names[place[0]], config, renderer, ends)
         for place, example in _examples(names, config, say)
         if wanted is None or place in wanted
     ]
@@ -108,18 +113,20 @@ def _account(ledger: Ledger) -> list[str]:
     return lines + [f"  dropped {count}: {reason}" for reason, count in ledger.dropped.most_common(10)]
 
 
-def _question(example: Example, config: Config, renderer: Renderer, ends: Generation) -> Question:
+def _question(
+    example: Example, dataset: str, config: Config, renderer: Renderer, ends: Generation
+) -> Question:
     """The conversation up to the last answer, and that answer as training would have the model write it."""
     trunk = list(example.trunk)
     if config.system is not None and not (trunk and trunk[0].role == "system"):
         trunk.insert(0, Message("system", config.system))
+    example = replace(example, trunk=tuple(trunk))
     if not example.branches:
-        return Question(_prompt(trunk, example, renderer), "", example.source)
+        return Question(_prompt(trunk, example, renderer), "", example.source, example, dataset)
     *before, answer = example.branches[0]
-    prompt = _prompt([*trunk, *before], example, renderer)
-    return Question(
-        prompt, _label(answer, replace(example, trunk=tuple(trunk)), renderer, ends), example.source
-    )
+    asked = replace(example, trunk=(*trunk, *before), branches=((answer,),))
+    prompt = _prompt(list(asked.trunk), example, renderer)
+    return Question(prompt, _label(answer, example, renderer, ends), example.source, asked, dataset)
 
 
 def _prompt(messages: list[Message], example: Example, renderer: Renderer) -> list[int]:

@@ -1,0 +1,239 @@
+"""Data sets as they are evaluated: which task each is, which rows count, and what is asked of a system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luthier.data import closed
+from luthier.errors import DataError
+from luthier.evaluate import metrics, tasks
+from luthier.evaluate.answers import Job, Record
+from luthier.evaluate.tasks import Asked, Task
+from luthier.evaluate.types import Answered, Measured
+from luthier.infer.engine import Generation
+from luthier.infer.metrics import normalise, without_thought
+from luthier.infer.questions import Question, Say
+from luthier.types import BadRow, Message
+
+if TYPE_CHECKING:
+    from luthier.config import Config
+    from luthier.data.render import Renderer
+
+METRIC_OF = {"calls": "tools", "number": "numbers"}
+"""Kinds of tasks whose metrics have another name."""
+MOST_SCORED = 200  # labels; more would make each row as long as a text
+_SLACK = 4  # tokens beyond the longest label: an answer that is longer is none of the labels
+
+
+@dataclass(frozen=True)
+class Set:
+    """A data set, or a part of it, that is one task of the report.
+
+    rows: as asked, side by side with `questions` · labels: of a closed task all that there are · notes: what
+    the reader of the report must know.
+    """
+
+    name: str
+    task: Task
+    questions: tuple[Question, ...]
+    rows: tuple[Asked, ...]
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return tuple(row.answer for row in self.rows)
+
+
+def sets(questions: Sequence[Question], kind: str | None, config: Config, thought: Thought) -> list[Set]:
+    """One Set of each data set. Raises DataError where no row can be scored, and what `recognise` raises.
+
+    Also raises MissingPackage for a metric that could not be computed afterwards.
+    """
+    names = dict.fromkeys(question.dataset for question in questions)
+    return [_set(name, [q for q in questions if q.dataset == name], kind, config, thought) for name in names]
+
+
+def jobs(one: Set, options: Generation, renderer: Renderer, given: bool) -> list[Job]:
+    """What is asked of each system: answers, and of closed labels also their likelihood.
+
+    given: the user chose max_new_tokens; else answers to closed questions need not be longer than a label.
+    """
+    prompts = [question.prompt for question in one.questions]
+    rows: list[Record] = [
+        {"source": question.source, "input": row.question, "reference": row.answer}
+        for question, row in zip(one.questions, one.rows, strict=True)
+    ]
+    if one.task.kind == "perplexity":
+        answers = [
+            [continuation(q, row.answer, renderer)] for q, row in zip(one.questions, one.rows, strict=True)
+        ]
+        return [Job(one.name, prompts, rows, continuations=answers)]
+    if one.task.kind != "labels" or len(one.labels) > MOST_SCORED:
+        return [Job(one.name, prompts, rows, options)]
+    written = [continuation(one.questions[0], label, renderer) for label in one.labels]
+    if not given and renderer.template.thought is None:
+        longest = max(map(len, written)) + _SLACK
+        options = replace(options, max_new_tokens=min(longest, options.max_new_tokens or longest))
+    sources: list[Record] = [{"source": question.source} for question in one.questions]
+    return [
+        Job(one.name, prompts, rows, options),
+        Job(f"{one.name}.likelihood", prompts, sources, continuations=[written] * len(prompts)),
+    ]
+
+
+def continuation(question: Question, text: str, renderer: Renderer) -> list[int]:
+    """The tokens with which the model would give `text` as its answer, up to the end of its turn."""
+    answer = Message("assistant", text, train=1.0)
+    found = renderer.examples([replace(question.example, branches=((answer,),))])[0]
+    if not isinstance(found, BadRow):
+        ids = [*found[-1].trunk.ids.tolist(), *found[-1].branches[0].ids.tolist()]
+        ends = [i for i, token in enumerate(ids) if token in renderer.stop_ids]
+        begin = len(question.prompt)
+        if ids[:begin] == list(question.prompt) and ends and ends[-1] >= begin:
+            return ids[begin : ends[-1] + 1]
+    return [*renderer.tokenizer.encode(text, add_special_tokens=False), *sorted(renderer.stop_ids)[:1]]
+
+
+def measure(one: Set, got: Mapping[str, Sequence[Record]], thought: Thought) -> dict[str, Answered]:
+    """What was said to a set: by generation under "", of closed labels also by "likelihood"."""
+    records = got[one.name]
+    if one.task.kind == "perplexity":
+        return {}
+    said = Answered(
+        tuple(question.source for question in one.questions),
+        tuple(row.question for row in one.rows),
+        one.references,
+        tuple(without_thought(record["answer"], thought).strip() for record in records),
+        tuple(bool(record["cut"]) for record in records),
+        labels=one.labels,
+    )
+    scored = got.get(f"{one.name}.likelihood")
+    if scored is None:
+        return {"": said}
+    scores = np.array([record["scores"] for record in scored], dtype=np.float64)
+    likely = tuple(one.labels[i] for i in scores.argmax(1))
+    return {"": said, "likelihood": replace(said, answers=likely, cut=(), scores=scores)}
+
+
+def perplexity(nats: Sequence[float], tokens: Sequence[int]) -> Measured:
+    """exp of the mean negative log likelihood of a token over all rows (Jelinek et al., 1977)."""
+    rows = np.stack([-np.array(nats, np.float64), np.array(tokens, np.float64)], axis=1)
+    return Measured(rows, lambda sums: np.exp(sums[..., 0] / np.maximum(sums[..., 1], 1)), higher=False)
+
+
+def metric_of(one: Set) -> Callable[[Answered], dict[str, Measured]]:
+    return metrics.load(METRIC_OF.get(one.task.kind, one.task.kind))
+
+
+Thought = tuple[str, str] | None
+"""The words around a reasoning model's thoughts."""
+
+
+def _set(name: str, questions: list[Question], kind: str | None, config: Config, thought: Thought) -> Set:
+    rows = [_asked(question, thought) for question in questions]
+    task = tasks.recognise(rows, kind)
+    trained: tuple[str, ...] | None = None
+    if kind in (None, "labels") and all(len(row.answer) <= closed.LONGEST for row in rows):
+        trained = _trained(config, {question.source for question in questions})
+        known = tasks.recognise(rows, kind, trained or ())
+        task = known if known.kind == "labels" or task.kind != "labels" else task
+    one = Set(name, task, tuple(questions), tuple(rows))
+    one = _usable(one)
+    if task.kind != "labels":
+        return one
+    labels = _all_labels(task.labels, one.references)
+    return replace(one, labels=labels, notes=(*one.notes, *_unseen(one.references, trained)))
+
+
+def _asked(question: Question, thought: Thought) -> Asked:
+    found = tasks.asked(question.example)
+    return replace(found, answer=without_thought(found.answer, thought).strip())
+
+
+def _usable(one: Set) -> Set:
+    """Without rows that no answer could be held against; each kind of reason is a note."""
+    notes = list[str]()
+    reasons = [_unusable(one, i) for i in range(len(one.rows))]
+    kept = [i for i, reason in enumerate(reasons) if reason is None]
+    lost = [reason for reason in reasons if reason is not None]
+    if not kept:
+        raise DataError(f"{one.name}: no row can be scored; the first: {lost[0]}")
+    if lost:
+        notes.append(f"{len(lost)} of {len(reasons)} rows are not scored; the first: {lost[0]}")
+    questions = tuple(one.questions[i] for i in kept)
+    return replace(one, questions=questions, rows=tuple(one.rows[i] for i in kept), notes=tuple(notes))
+
+
+def _unusable(one: Set, i: int) -> str | None:
+    source, row = one.questions[i].source, one.rows[i]
+    if not row.answer:
+        return f"{source}: it has no answer to compare with"
+    if one.task.kind in ("extraction", "choice", "number"):
+        try:
+            metric_of(one)(Answered((source,), (row.question,), (row.answer,), (row.answer,)))
+        except DataError as error:
+            return str(error)
+    elif one.task.kind != "perplexity":
+        metric_of(one)
+    return None
+
+
+def _all_labels(known: Sequence[str], references: Sequence[str]) -> tuple[str, ...]:
+    """The labels of the task, and after them rare ones that occur as references only."""
+    forms: dict[str, str] = {}
+    for label in (*known, *references):
+        forms.setdefault(normalise(label), label.strip())
+    return tuple(forms.values())
+
+
+def _unseen(references: Sequence[str], trained: tuple[str, ...] | None) -> list[str]:
+    if not trained:
+        return []
+    seen = {normalise(text) for text in trained}
+    missing = sorted({text for text in references if normalise(text) not in seen})
+    if not missing:
+        return []
+    rows = sum(normalise(text) not in seen for text in references)
+    shown = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
+    return [f"{len(missing)} labels ({rows} rows) never occurred in training: {shown}"]
+
+
+def _trained(config: Config, evaluated: set[str]) -> tuple[str, ...] | None:
+    """The answers of the data that the run was trained on, None where they are not to be had.
+
+    evaluated: rows that a training run held out of the same files are no training rows.
+    """
+    from luthier.data import prepare, registry
+    from luthier.runs import Run
+
+    if config.run is None:
+        return None
+    resolved: dict[str, Any] = Run.open(config.run).read_json("config.resolved.json")
+    if resolved.get("stage") != "sft" or resolved.get("streaming"):
+        return None
+    held = config.val_size > 0 and not config.eval_dataset
+    found = []
+    try:
+        specs = registry.specs(
+            resolved["dataset"], resolved["dataset_dir"], stage="sft", hub=prepare.hub_of(config)
+        )
+        for spec in specs:
+            for example in prepare.examples(spec, "sft"):
+                if not isinstance(example, BadRow) and not (held and example.source in evaluated):
+                    found.append(tasks.asked(example).answer.strip())
+    except DataError:
+        return None  # moved or deleted since; the report then says nothing about labels that were not trained
+    return tuple(found)
+
+
+def say_tasks(found: Sequence[Set], say: Say) -> None:
+    """What was recognised, before an hour of answering."""
+    for one in found:
+        say(f"{one.name}: {len(one.rows)} rows, task {one.task.kind}: {one.task.why}")
+        for note in one.notes:
+            say(f"{one.name}: {note}")
