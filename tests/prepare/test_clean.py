@@ -290,6 +290,18 @@ def test_not_in(tmp_path: Path, clean: Callable[..., str]) -> None:
     assert rows_of(tmp_path / "train.clean.json") == rows[1:]
 
 
+def test_not_in_compares_what_is_cleaned_alike(tmp_path: Path, clean: Callable[..., str]) -> None:
+    train, test = tmp_path / "train.json", tmp_path / "test.json"
+    rows = [
+        {"instruction": "<p>Where is my order?</p>", "output": "a"},
+        {"instruction": "Why?", "output": "b"},
+    ]
+    train.write_text(json.dumps(rows))
+    test.write_text(json.dumps(rows[:1]))
+    clean(train, "--not-in", test)
+    assert rows_of(tmp_path / "train.clean.json") == rows[1:]
+
+
 # -- requests
 
 
@@ -336,11 +348,19 @@ def test_all_problems_at_once(alpaca: Path, clean: Callable[..., str]) -> None:
         (["--rows", "1"], "--rows is for --undo"),
         (["--ledger", "x.jsonl"], "--ledger none"),
         (["other.json"], "one data set at a time"),
+        (["--not-in", "a.json"], "a.json is the data set itself"),
         (["--setp=html_removal"], "no such option"),
         (["content_filter.classifier=nowhere:f", "--steps=content_filter"], "cannot be imported"),
     ],
 )
-def test_wrong_requests(alpaca: Path, clean: Callable[..., str], words: list[str], says: str) -> None:
+def test_wrong_requests(
+    alpaca: Path,
+    clean: Callable[..., str],
+    words: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(alpaca.parent)
     with pytest.raises(UsageError, match=says):
         clean(alpaca, *words)
     assert [path.name for path in alpaca.parent.iterdir()] == ["a.json"]

@@ -18,7 +18,6 @@ from luthier.prepare import account, entry, journal, pipeline, progress, recipe,
 from luthier.prepare.opened import Opened, opened
 from luthier.prepare.pipeline import Account, Call, Event, Work
 from luthier.prepare.steps import STEPS
-from luthier.prepare.steps.duplicates import Texts
 from luthier.prepare.words import Words
 from luthier.runs import atomic, hashing
 from luthier.types import BadRow
@@ -160,17 +159,24 @@ def cleaned(source: Opened, calls: Sequence[Call], out: Path | None, ledger: boo
     total = _count(source)
     with progress.watched() as over, ExitStack() as stack:
 
-        def read(name: str) -> Texts:
-            texts, other = Texts(), opened(name, found.keys)
-            for _, meant in over(other.rows(), f"reading {name}", None):
-                if not isinstance(meant, BadRow):
-                    texts.add(meant)
-            return texts
+        def other(name: str) -> Opened:
+            found_other = opened(name, found.keys)
+            files, others = (
+                sorted(map(os.path.realpath, sources.files(one.spec))) for one in (source, found_other)
+            )
+            if files == others:
+                raise UsageError(
+                    f"data clean: --not-in {name} is the data set itself -> name another one,"
+                    f" or divide this one: luthier data split {name}"
+                )
+            return found_other
 
         def rows(one: Opened) -> pipeline.Rows:
-            return over(one.rows(), "comparing rows", total)
+            mine = one is source
+            what = "comparing rows" if mine else f"reading {one.spec.name}"
+            return over(one.rows(), what, total if mine else None)
 
-        gone = pipeline.decisions(source, calls, read, rows)
+        gone = pipeline.decisions(source, calls, other, rows)
         work = _worked(over(source.rows(), "cleaning", total), source, calls, gone, result)
         if out is None:
             for _ in work:

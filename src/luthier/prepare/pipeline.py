@@ -220,22 +220,30 @@ def _removal(work: Work, step: str, reason: str) -> Event:
 
 
 def decisions(
-    source: Opened, calls: Sequence[Call], read: Callable[[str], Texts], rows: Callable[[Opened], Rows]
+    source: Opened, calls: Sequence[Call], other: Callable[[str], Opened], rows: Callable[[Opened], Rows]
 ) -> dict[int, dict[str, str]]:
     """For the place of each step that looks at all rows: source -> reason of the rows that it removes.
 
     Steps of that kind that follow each other share one reading of the data set, in which the steps before
-    them are run, so that they see what those leave. read: another data set's texts, by its name · rows: reads
+    them are run, so that they see what those leave; on another data set, too, since a row that was cleaned
+    is compared with what the same cleaning makes of the other. other: a data set, by its name · rows: reads
     a data set (and shows how far it is). Raises UsageError for a `reviewed` column that no row has.
     """
     gone: dict[int, dict[str, str]] = {}
     for first, last in _together(calls):
         named = [str(call.options.get("reviewed", "")) for call in calls[first:last]]
-        texts = _texts(source, calls[:first], gone, max(named), rows)
+        texts = _texts(source, before := calls[:first], gone, max(named), rows)
+        read = functools.partial(_other_texts, other, before, rows)
         for place in range(first, last):
             gone[place] = calls[place].function(texts, read)
             texts = texts.without(gone[place])
     return gone
+
+
+def _other_texts(
+    other: Callable[[str], Opened], calls: Sequence[Call], rows: Callable[[Opened], Rows], name: str
+) -> Texts:
+    return _texts(other(name), calls, {}, "", rows)
 
 
 def _together(calls: Sequence[Call]) -> Iterator[tuple[int, int]]:
