@@ -201,6 +201,11 @@ def test_who_stops_a_check_does_not_wait_for_its_processes(
         assert worker.exitcode == -signal.SIGTERM
 
 
+def test_one_row_is_one_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "check", written(tmp_path, ROWS[:1]), "--only", "structure"]) == 0
+    assert ": 1 row = 1 kept + 0 that cannot be used" in capsys.readouterr().out
+
+
 def test_only_the_first_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = checked(capsys, written(tmp_path, ROWS), "--only", "structure,texts", "--limit", "4")
     assert report["rows"] == 4

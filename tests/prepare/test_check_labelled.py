@@ -53,19 +53,39 @@ def test_names_and_the_step_that_mends_them(tmp_path: Path) -> None:
     assert found.rows == [f"rows.json:{i}" for i in (61, 62, 63, 64)]
     assert found.samples[0] == "rows.json:61: '体育 ' (2 rows), another form of '体育'"
     assert found.samples[1] == "rows.json:62: '体育\\u200b' (1 row), another form of '体育'"
-    assert '"Sports": ""' in found.fix and found.fix.endswith('(fill in what "" stands for)')
+    assert found.what == (
+        "4 rows with an answer that is almost a label (3 such answers)"
+        "; what 1 of them should be called is for you to add to the command"
+    )
 
     file = tmp_path / "rows.json"
     file.write_text(
         json.dumps([{"instruction": f"题 {i}：体育 ", "output": a} for i, a in enumerate(answers)]), "utf-8"
     )
-    words = shlex.split(found.fix.partition(" (fill in")[0].replace('"Sports": ""', '"Sports": "体育"'))
+    words = shlex.split(found.fix)
     assert words[:3] == ["luthier", "data", "clean"]
     out = tmp_path / "out.json"
     assert cli.main(["data", "clean", str(file), *words[4:], "--out", str(out)]) == 0
     cleaned = json.loads(out.read_text("utf-8"))
-    assert [row["output"] for row in cleaned] == ["体育"] * 30 + ["财经"] * 30 + ["体育"] * 4
+    assert [row["output"] for row in cleaned] == ["体育"] * 30 + ["财经"] * 30 + [
+        "体育",
+        "体育",
+        "Sports",
+        "体育",
+    ]
     assert cleaned[0]["instruction"] == "题 0：体育 "
+
+
+def test_a_label_without_a_likely_name_is_to_be_filled_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = only(labelled.label_names(data(["体育"] * 30 + ["财经"] * 30 + ["Sports"])))
+    words = shlex.split(found.fix)
+    assert words[-1] == 'label_names.renames={"Sports": ""}'
+    file = tmp_path / "rows.json"
+    file.write_text('[{"instruction": "x", "output": "Sports"}]', "utf-8")
+    assert cli.main(["data", "clean", str(file), *words[4:]]) == 2
+    assert "'Sports' has no new name" in capsys.readouterr().err
 
 
 def test_balance_of_even_classes_is_a_note() -> None:

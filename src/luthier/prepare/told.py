@@ -25,7 +25,7 @@ def tell(report: Report) -> None:
 
 def lines(report: Report) -> list[Text | str]:
     """The report, line by line."""
-    account = f"{report.rows:,} rows = {report.kept:,} kept + {len(report.rejected):,} that cannot be used"
+    account = f"{some(report.rows)} = {report.kept:,} kept + {len(report.rejected):,} that cannot be used"
     shown: list[Text | str] = [f"{report.dataset}: {account} ({report.seconds:.1f} s)"]
     shown += [f"  note: {note}" for note in report.notes]
     for finding in report.findings:

@@ -39,27 +39,29 @@ def label_names(data: Data) -> Iterator[Finding]:
         for one in found[:SAMPLES]
     ]
     rows = sorted(ref for one in found for ref in one.rows)
+    unclear = sum(not one.label for one in found)
+    left = f"; what {unclear} of them should be called is for you to add to the command" if unclear else ""
+    left += f"; the command has {RENAMED} of them, so check again" if len(found) > RENAMED else ""
     yield Finding(
         "label_names",
         "warning",
-        f"{some(len(found), 'answer')} in {some(len(rows))} look like labels, but for a detail",
+        f"{some(len(rows))} with an answer that is almost a label ({some(len(found), 'such answer')}){left}",
         rows=[ref.source for ref in rows],
-        fix=f"luthier data clean {data.file} --steps label_names --roles assistant {_renames(found)}",
+        fix=f"luthier data clean {data.file} --steps label_names {_renames(found)}",
         samples=samples,
         figures={"variants": [[one.answer, one.label, one.why, len(one.rows)] for one in found[:LISTED]]},
     )
 
 
 def _renames(found: Sequence[AlmostLabel]) -> str:
-    """The option of the step, quoted for a shell, and what is left to do by hand."""
-    renames = {one.answer: one.label for one in sorted(found, key=lambda one: -len(one.rows))[:RENAMED]}
+    """Options of the step, quoted for a shell: answers alone, and names that are known; where none is, names to fill in."""
+    known = [one for one in found if one.label] or found
+    renames = {one.answer: one.label for one in sorted(known, key=lambda one: -len(one.rows))[:RENAMED]}
     table = "".join(
         sign if sign.isprintable() else f"\\U{ord(sign):08x}"
         for sign in json.dumps(renames, ensure_ascii=False)
     )
-    option = shlex.quote(f"label_names.renames={table}")
-    left = ' (fill in what "" stands for)' if "" in renames.values() else ""
-    return option + left + (" (then check again: there are more)" if len(found) > RENAMED else "")
+    return "label_names.roles=assistant " + shlex.quote(f"label_names.renames={table}")
 
 
 def class_balance(data: Data) -> Iterator[Finding]:
@@ -83,8 +85,8 @@ def class_balance(data: Data) -> Iterator[Finding]:
         yield Finding(
             "class_balance",
             "warning",
-            f"{len(rare)} of {len(balance.classes)} classes have fewer than {labels.RARE} rows: "
-            "too few to learn, to split and to score",
+            f"classes with fewer than {labels.RARE} rows, too few to learn, to split and to score: "
+            f"{len(rare)} of {len(balance.classes)}",
             rows=[s for s, answer in zip(data.table.sources, answers, strict=True) if answer in rare],
             fix="collect more rows of these classes, or join them with others",
             samples=[f"{_quoted(label)}: {some(count)}" for label, count in list(rare.items())[:SAMPLES]],
@@ -125,7 +127,7 @@ def label_noise(data: Data) -> Iterator[Finding]:
     yield Finding(
         "label_noise",
         "warning",
-        f"{some(len(found.suspects))} have a label that the rest of the data contradicts"
+        f"{some(len(found.suspects))} whose label the rest of the data contradicts"
         + sampled * (found.rows < judgeable),
         rows=[ref.source for ref in sorted(one.row for one in found.suspects)],
         fix="read these rows, and correct by hand the labels that are wrong: some are right but unusual",

@@ -13,7 +13,7 @@ def label_names(text: str, renames: str | Mapping[str, str] = "") -> Outcome:
     """Replaces a text that is, to the letter, a key of `renames` by its value: {"Sports": "体育"}.
 
     `luthier data check` writes the command with the renames that it suggests; the roles should be those of
-    the answers (--roles assistant).
+    the answers (label_names.roles=assistant).
 
     Pitfall: merging labels that only look alike. "C" and "C++" differ in punctuation, "体育" and "教育" in
     one character. So nothing is guessed here: what is renamed stands in the command, where a person can read
