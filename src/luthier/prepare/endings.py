@@ -72,7 +72,7 @@ def _plain(answers: Sequence[str]) -> Iterator[tuple[int, str]]:
     for i, answer in enumerate(answers):
         spans = [span for span in truncated(answer) if span.kind == "truncated"]
         if spans:
-            yield i, spans[0].shown
+            yield i, spans[0].shown.partition(": …")[0]
         elif _empty_item(answer.rstrip()):
             yield i, "an empty item at the end"
 

@@ -54,7 +54,7 @@ def label_names(data: Data) -> Iterator[Finding]:
 
 
 def _renames(found: Sequence[AlmostLabel]) -> str:
-    """Options of the step, quoted for a shell: answers alone, and names that are known; where none is, names to fill in."""
+    """Options of the step, quoted for a shell: names that are known; where none is, names to fill in."""
     known = [one for one in found if one.label] or found
     renames = {one.answer: one.label for one in sorted(known, key=lambda one: -len(one.rows))[:RENAMED]}
     table = "".join(
