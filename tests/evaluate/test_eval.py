@@ -10,6 +10,7 @@ import tasks
 from luthier import cli
 from luthier.config import load
 from luthier.errors import DataError
+from luthier.evaluate import suite
 from luthier.evaluate.run import Request, evaluate
 from luthier.infer.hf import HFEngine
 
@@ -59,11 +60,11 @@ def test_a_run_that_learnt_nothing_shows_no_evidence(
     assert all(set(figure) >= FIGURE for figure in figures.values())
     assert {figure["verdict"] for figure in figures.values()} == {"no evidence"}
     assert {figure["n"] for figure in figures.values()} == {12}
+    assert "tokens longer than any label: they are wrong" in shown["details"][name]["notes"][0]
     assert shown["details"][name]["scoring"]["better"] in ("likelihood", "generation", "no evidence")
     assert "| accuracy |" in (folder / "report.md").read_text("utf-8")
-    assert [r["answer"] for r in records(folder, "before")[:12]] == [
-        r["answer"] for r in records(folder, "after")[:12]
-    ]
+    said = {side: [r.get("answer") for r in records(folder, side)] for side in ("before", "after")}
+    assert said["before"] == said["after"]
 
 
 def test_what_was_answered_is_not_asked_again(
@@ -107,12 +108,17 @@ def test_the_answers_of_before_are_those_of_the_base(place: Path, tmp_path: Path
     evaluate(request(place, tmp_path / "run", max_new_tokens=4), QUIET, silent)
     words = {"dataset": str(place / "data" / "eval.json"), "max_new_tokens": 4, "template": "chatml"}
     keys = tasks.words({**words, "output_dir": str(tmp_path / "base")})
-    result = evaluate(load([str(place / "base"), *keys], "predict", {}), None, silent)
+    config = load([str(place / "base"), *keys], "predict", {})
+    result = evaluate(config, Request(suite=True), silent)
     assert set(result["systems"]) == {"after"}
-    (figures,) = result["tasks"].values()
+    assert [*result["tasks"]] == ["eval", "suite", "general_text"]
+    assert set(result["tasks"]["suite"]) == {ability.key for ability in suite.abilities()}
+    assert result["tasks"]["general_text"]["perplexity"]["after"] > 1
+    assert result["details"]["suite"]["sha256"] == suite.identity()["sha256"]
+    figures = result["tasks"]["eval"]
     assert figures["accuracy"]["verdict"] is figures["accuracy"]["before"] is None
     alone, compared = records(tmp_path / "base", "after"), records(tmp_path / "run", "before")
-    assert [r.get("answer") for r in alone] == [r.get("answer") for r in compared]
+    assert [r.get("answer") for r in alone[:24]] == [r.get("answer") for r in compared]
 
 
 def test_only_the_baseline(place: Path, tmp_path: Path) -> None:

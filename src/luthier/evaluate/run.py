@@ -47,10 +47,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of every system. items: of the suite, those that the model has room to read."""
+    """What is asked of every system. items: of the suite, those that the model has room to read · short:
+    names of data sets whose answers end after the longest label, which the user did not ask for."""
 
     sets: tuple[Set, ...]
     jobs: tuple[Job, ...]
+    short: frozenset[str] = frozenset()
     items: tuple[suite.Item, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -75,10 +77,15 @@ def evaluate(config: Config, request: Request | None = None, say: Say | None = N
 
         def work(system: System, ready: Ready) -> None:
             say(f"{system.side}: {ready.about if system.side == 'after' else system.name}")
-            plans.append(plan(asked, config, request, renderer, ready.engine.context))
+            if not plans:
+                plans.append(plan(asked, config, request, renderer, ready.engine.context))
             got[system.side] = _answers(system, ready, plans[0], run.path, say)
 
-        ask(found, tokenizer, renderer, work)
+        try:
+            ask(found, tokenizer, renderer, work)
+        except KeyboardInterrupt:
+            say(f"what was answered is in {run.path}; the same command goes on from there")
+            raise
         result = _result(plans[0], got, config, renderer.template.thought)
         result |= report.about(config, found, plans[0].jobs)
         result["seconds"] = round(time.perf_counter() - began, 3)
@@ -93,15 +100,16 @@ def plan(asked: Sequence[Set], config: Config, request: Request, renderer: Rende
     options = generation(config, renderer, do_sample=False)
     given = config.is_set("max_new_tokens") or config.is_set("max_length")
     jobs = [job for one in asked for job in sets.jobs(one, options, renderer, given)]
+    short = frozenset(job.name for job in jobs if job.options not in (None, options))
+    whole = Plan(tuple(asked), tuple(jobs), short)
     wanted = config.run is not None or bool(config.adapter_name_or_path)
     if not (wanted if request.suite is None else request.suite):
-        return Plan(tuple(asked), tuple(jobs))
-    return _with_suite(asked, jobs, options, renderer, context)
+        return whole
+    return _with_suite(whole, options, renderer, context)
 
 
-def _with_suite(
-    asked: Sequence[Set], jobs: list[Job], options: Generation, renderer: Renderer, context: int
-) -> Plan:
+def _with_suite(plan: Plan, options: Generation, renderer: Renderer, context: int) -> Plan:
+    jobs = list(plan.jobs)
     items, notes = list[suite.Item](), list[str]()
     for ability in suite.abilities():
         own = [item for item in suite.items() if item.ability == ability.key]
@@ -116,7 +124,7 @@ def _with_suite(
     if len(items) < len(suite.items()):
         notes.append(f"{len(suite.items()) - len(items)} questions of the suite do not fit into the model")
     jobs.append(_texts(renderer.tokenizer, context))
-    return Plan(tuple(asked), tuple(jobs), tuple(items), tuple(notes))
+    return replace(plan, jobs=tuple(jobs), items=tuple(items), notes=tuple(notes))
 
 
 def _texts(tokenizer: Any, context: int) -> Job:
@@ -176,10 +184,11 @@ def _of_set(
     for way in next(iter(measured.values())):
         found = report.figures({side: ways[way] for side, ways in measured.items()}, seed)
         figures |= {f"{way}_{name}" if way else name: figure for name, figure in found.items()}
+    figures.pop("likelihood_outside_labels", None)  # by its making never outside
     details["cut"] = {side: sum(ways[""].cut) for side, ways in said.items()}
     details["labels"] = list(one.labels)
     limit = next(job.options.max_new_tokens for job in plan.jobs if job.name == one.name and job.options)
-    details["notes"] += report.cut_notes(details["cut"], len(one.rows), limit)
+    details["notes"] += report.cut_notes(details["cut"], len(one.rows), limit, one.name not in plan.short)
     last = measured.get("after", measured.get("before", {}))
     if "likelihood" in last:
         details["scoring"] = _scoring(last[""]["accuracy"], last["likelihood"]["accuracy"], seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from luthier.evaluate.tasks import Asked, Task
 from luthier.evaluate.types import Answered, Measured
 from luthier.infer.engine import Generation
 from luthier.infer.metrics import normalise, without_thought
-from luthier.infer.questions import Question, Say
+from luthier.infer.questions import Question, Say, held_out
 from luthier.types import BadRow, Message
 
 if TYPE_CHECKING:
@@ -55,7 +56,13 @@ def sets(questions: Sequence[Question], kind: str | None, config: Config, though
     Also raises MissingPackage for a metric that could not be computed afterwards.
     """
     names = dict.fromkeys(question.dataset for question in questions)
-    return [_set(name, [q for q in questions if q.dataset == name], kind, config, thought) for name in names]
+    short = {name: Path(name).stem if Path(name).is_file() else name for name in names}
+    if len(set(short.values())) < len(short):
+        short = {name: name for name in names}
+    return [
+        _set(short[name], [q for q in questions if q.dataset == name], kind, config, thought)
+        for name in names
+    ]
 
 
 def jobs(one: Set, options: Generation, renderer: Renderer, given: bool) -> list[Job]:
@@ -147,7 +154,10 @@ def _set(name: str, questions: list[Question], kind: str | None, config: Config,
     if task.kind != "labels":
         return one
     labels = _all_labels(task.labels, one.references)
-    return replace(one, labels=labels, notes=(*one.notes, *_unseen(one.references, trained)))
+    notes = [*one.notes, *_unseen(one.references, trained)]
+    if len(labels) > MOST_SCORED:
+        notes.append(f"{len(labels)} labels are more than {MOST_SCORED}: their likelihood is not looked at")
+    return replace(one, labels=labels, notes=tuple(notes))
 
 
 def _asked(question: Question, thought: Thought) -> Asked:
@@ -216,7 +226,7 @@ def _trained(config: Config, evaluated: set[str]) -> tuple[str, ...] | None:
     resolved: dict[str, Any] = Run.open(config.run).read_json("config.resolved.json")
     if resolved.get("stage") != "sft" or resolved.get("streaming"):
         return None
-    held = config.val_size > 0 and not config.eval_dataset
+    held = held_out(config)
     found = []
     try:
         specs = registry.specs(

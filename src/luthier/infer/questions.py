@@ -53,16 +53,25 @@ def questions(config: Config, renderer: Renderer, say: Say) -> list[Question]:
     return found
 
 
+def held_out(config: Config) -> bool:
+    """Whether the rows to predict on are the part of `dataset` that val_size holds out."""
+    return not _named(config) and not config.eval_dataset and config.val_size > 0
+
+
+def _named(config: Config) -> bool:
+    """Whether `dataset` was given on the command line, which then means the rows to predict on."""
+    return config.verb == "predict" and config.where.get("dataset", "").lstrip("-") in ("dataset", "argument")
+
+
 def _which(config: Config, renderer: Renderer, say: Say) -> tuple[Sequence[str], set[Place] | None]:
     """Names of data sets, and the rows that count (None: all)."""
     from luthier.data import prepare, store
 
-    predicts = config.verb == "predict"
-    if predicts and config.where.get("dataset", "").lstrip("-") in ("dataset", "argument"):
+    if _named(config):
         return config.dataset, None
     if config.eval_dataset:
         return config.eval_dataset, None
-    if config.val_size > 0:
+    if held_out(config):
         held = prepare.prepare(config, renderer, lambda _: None).evals["validation"]
         assert isinstance(held, store.Corpus), "only pre-training streams"
         say(f"predicting on the {len(held)} rows that val_size held out")
