@@ -62,6 +62,9 @@ def test_a_run_that_learnt_nothing_shows_no_evidence(
     assert {figure["n"] for figure in figures.values()} == {12}
     assert "tokens longer than any label: they are wrong" in shown["details"][name]["notes"][0]
     assert shown["details"][name]["scoring"]["better"] in ("likelihood", "generation", "no evidence")
+    detail = shown["details"][name]
+    assert set(detail["labels"]) == set(detail["per_class"]) == set(tasks.LABELS)
+    assert sum(map(sum, detail["confusion"]["after"])) == 12
     assert "| accuracy |" in (folder / "report.md").read_text("utf-8")
     said = {side: [r.get("answer") for r in records(folder, side)] for side in ("before", "after")}
     assert said["before"] == said["after"]

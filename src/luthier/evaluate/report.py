@@ -10,6 +10,7 @@ import numpy as np
 
 from luthier.evaluate import statistics
 from luthier.evaluate.answers import Job
+from luthier.evaluate.metrics import extraction, labels
 from luthier.evaluate.systems import System
 from luthier.evaluate.types import Answered, Measured
 from luthier.runs import manifest
@@ -101,6 +102,27 @@ def changed(
     fixed = [_row(int(i), said) for i in order[:EXAMPLES] if gain[i] > 0]
     broken = [_row(int(i), said) for i in order[::-1][:EXAMPLES] if gain[i] < 0]
     return {"fixed": fixed, "broken": broken}
+
+
+def by_part(kind: str, said: Mapping[str, Answered]) -> dict[str, Any]:
+    """Which labels, or fields, the figures come from: part -> metric -> {"before", "after"}; of labels also
+    the confusion matrix of each side, [right label, answered label or outside]."""
+    if kind not in ("labels", "extraction"):
+        return {}
+    parts = labels.per_class if kind == "labels" else extraction.per_field
+    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    for side, answered in said.items():
+        for part, metrics in parts(answered).items():
+            for name, one in metrics.items():
+                found.setdefault(part, {}).setdefault(name, {})[side] = finite(one.value)
+    if kind == "extraction":
+        return {"fields": found}
+    matrices = {side: labels.confusion(answered) for side, answered in said.items()}
+    return {
+        "labels": list(next(iter(matrices.values())).labels),
+        "per_class": found,
+        "confusion": {side: matrix.counts.tolist() for side, matrix in matrices.items()},
+    }
 
 
 def finite(value: float) -> float | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.evaluate import metrics, report, sets, statistics, suite
 from luthier.evaluate.answers import Job, Kept, Record, answer
-from luthier.evaluate.sets import Set, Thought
+from luthier.evaluate.sets import SUITE, TEXTS, Set, Thought
 from luthier.evaluate.systems import System, ask, systems
 from luthier.evaluate.types import Answered, Measured
 from luthier.infer import loading, questions
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from luthier.config import Config
     from luthier.data.render import Renderer
 
-SUITE, TEXTS = "suite", "general_text"
 NOWHERE = "evaluations"
 """Where results of a model go that is no run, when the request names no output_dir."""
 
@@ -67,6 +66,8 @@ def evaluate(config: Config, request: Request | None = None, say: Say | None = N
     """
     request, say = request or Request(), say or to_stderr
     began = time.perf_counter()
+    if config.do_sample and config.is_set("do_sample"):
+        say("note: do_sample is not used: the most likely answers of both systems are compared")
     found = systems(config, request.baseline)
     tokenizer, renderer = loading.text(config, say)
     rows = questions.questions(config, renderer, say)
@@ -186,9 +187,9 @@ def _of_set(
         figures |= {f"{way}_{name}" if way else name: figure for name, figure in found.items()}
     figures.pop("likelihood_outside_labels", None)  # by its making never outside
     details["cut"] = {side: sum(ways[""].cut) for side, ways in said.items()}
-    details["labels"] = list(one.labels)
     limit = next(job.options.max_new_tokens for job in plan.jobs if job.name == one.name and job.options)
     details["notes"] += report.cut_notes(details["cut"], len(one.rows), limit, one.name not in plan.short)
+    details |= report.by_part(one.task.kind, {side: ways[""] for side, ways in said.items()})
     last = measured.get("after", measured.get("before", {}))
     if "likelihood" in last:
         details["scoring"] = _scoring(last[""]["accuracy"], last["likelihood"]["accuracy"], seed)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from luthier.config import Config
     from luthier.data.render import Renderer
 
+SUITE, TEXTS = "suite", "general_text"
+"""Tasks of the report that are no data set of the user's."""
+RESERVED = {SUITE, TEXTS}
 METRIC_OF = {"calls": "tools", "number": "numbers"}
 """Kinds of tasks whose metrics have another name."""
 MOST_SCORED = 200  # labels; more would make each row as long as a text
@@ -59,6 +62,7 @@ def sets(questions: Sequence[Question], kind: str | None, config: Config, though
     short = {name: Path(name).stem if Path(name).is_file() else name for name in names}
     if len(set(short.values())) < len(short):
         short = {name: name for name in names}
+    short = {name: f"data.{text}" if text in RESERVED else text for name, text in short.items()}
     return [
         _set(short[name], [q for q in questions if q.dataset == name], kind, config, thought)
         for name in names
