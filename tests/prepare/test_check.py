@@ -1,6 +1,7 @@
 """`luthier data check`: literal files, what is found in which row, and the exit code."""
 
 import json
+import shlex
 import signal
 from multiprocessing import active_children
 from pathlib import Path
@@ -204,6 +205,24 @@ def test_who_stops_a_check_does_not_wait_for_its_processes(
 def test_one_row_is_one_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "check", written(tmp_path, ROWS[:1]), "--only", "structure"]) == 0
     assert ": 1 row = 1 kept + 0 that cannot be used" in capsys.readouterr().out
+
+
+def test_the_command_names_all_placeholders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = [
+        f"I am [{name}]."
+        for name in ("Your Name", "Company Name", "insert city, street", "Your Name", "name")
+    ]
+    said += ["I am {{age}}, ${town}.", "[Add a title]", "[Your Dog]"]
+    file = written(tmp_path, [{"instruction": f"q {k}", "output": text} for k, text in enumerate(said)])
+    (found,) = checked(capsys, file, "--only", "texts")["findings"]
+    words = shlex.split(found["fix"])[2:]
+    names = json.loads(words[-1].partition("=")[2])
+    assert next(iter(names)) == "Your Name" and len(names) == 8 and set(names.values()) == {"…"}
+    assert cli.main(["data", *words]) == 2  # nobody wants "…" in the data
+    assert "no value for Your Name, " in capsys.readouterr().err
+    words[-1] = words[-1].replace("…", "x")
+    assert cli.main(["data", *words]) == 0 and "placeholder_filling" in capsys.readouterr().out
+    assert checked(capsys, str(tmp_path / "rows.clean.json"), "--only", "texts")["findings"] == []
 
 
 def test_only_the_first_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

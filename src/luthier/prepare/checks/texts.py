@@ -23,12 +23,13 @@ from luthier.prepare.checks import Data
 from luthier.prepare.opened import Opened
 from luthier.prepare.report import Finding, Severity, some
 from luthier.prepare.span import Span
+from luthier.prepare.steps import placeholders
 from luthier.prepare.steps import texts as texts_of
 from luthier.types import Example
 
 FEW = 3000
 """Rows up to which one process is faster than starting others."""
-SAMPLES = 5
+SAMPLES, NAMED = 5, 20
 CHUNK = 256
 
 
@@ -109,11 +110,13 @@ LOOKS: dict[str, Look] = {
 
 @dataclass
 class Hits:
-    """Rows (by position among the good ones) that a check found something in; kinds count rows, too."""
+    """Rows (by position among the good ones) that a check found something in; kinds count rows, too, and
+    names the placeholders."""
 
     rows: list[int] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     samples: list[tuple[int, str, str]] = field(default_factory=list)
+    names: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: int, role: str, spans: Sequence[Span]) -> None:
         if not self.rows or self.rows[-1] != row:
@@ -136,7 +139,10 @@ def scan(examples: Iterable[tuple[int, Example]], extra: Sequence[str] = ()) -> 
             if not found and role == "system":
                 clean.add(said)
             for name, spans in found.items():
-                hits.setdefault(name, Hits()).add(i, role, spans)
+                one = hits.setdefault(name, Hits())
+                one.add(i, role, spans)
+                if name == "placeholders":
+                    one.names.update(placeholders.name(span, said) for span in spans)
     return hits
 
 
@@ -204,6 +210,7 @@ def _joined(parts: Sequence[Future[dict[str, Hits]]]) -> dict[str, Hits]:
             one.rows += hits.rows
             one.kinds += hits.kinds
             one.samples += hits.samples
+            one.names += hits.names
     for one in joined.values():
         one.rows.sort()
         one.samples.sort()
@@ -231,10 +238,11 @@ def findings(data: Data, hits: dict[str, Hits]) -> Iterator[Finding]:
             continue
         one = hits[name]
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in one.kinds.most_common())
+        more = f"; the command has the {NAMED} most frequent of {len(one.names):,}" * (len(one.names) > NAMED)
         yield Finding(
             name,
             look.severity,
-            f"{some(len(one.rows))} {look.what} ({kinds})",
+            f"{some(len(one.rows))} {look.what} ({kinds}{more})",
             rows=[sources[i] for i in one.rows],
             fix=look.instead or f"luthier data clean {data.file} --steps {look.step}{_values(name, one)}",
             samples=[f"{sources[i]} {role}: {shown}" for i, role, shown in one.samples[:SAMPLES]],
@@ -243,9 +251,8 @@ def findings(data: Data, hits: dict[str, Hits]) -> Iterator[Finding]:
 
 
 def _values(name: str, hits: Hits) -> str:
-    """For placeholders, the option with the names that are to be filled in."""
+    """For placeholders, the option with the names that are to be filled in, the most frequent first."""
     if name != "placeholders":
         return ""
-    shown = ", ".join(pieces for _, _, pieces in hits.samples).split(", ")
-    names = list(dict.fromkeys(piece.strip("{}$<>[]【】《》「」%()（） ") for piece in shown))[:3]
-    return " " + shlex.quote("placeholder_filling.values=" + ",".join(f"{one}=…" for one in names))
+    names = sorted(hits.names, key=lambda one: (-hits.names[one], one))
+    return " " + shlex.quote(placeholders.option(names[:NAMED]))
