@@ -60,7 +60,7 @@ def test_a_run_that_learnt_nothing_shows_no_evidence(
     assert all(set(figure) >= FIGURE for figure in figures.values())
     assert {figure["verdict"] for figure in figures.values()} == {"no evidence"}
     assert {figure["n"] for figure in figures.values()} == {12}
-    assert "tokens longer than any label: they are wrong" in shown["details"][name]["notes"][0]
+    assert "tokens, longer than any label: they are wrong" in shown["details"][name]["notes"][0]
     assert shown["details"][name]["scoring"]["better"] in ("likelihood", "generation", "no evidence")
     detail = shown["details"][name]
     assert set(detail["labels"]) == set(detail["per_class"]) == set(tasks.LABELS)
@@ -122,6 +122,22 @@ def test_the_answers_of_before_are_those_of_the_base(place: Path, tmp_path: Path
     assert figures["accuracy"]["verdict"] is figures["accuracy"]["before"] is None
     alone, compared = records(tmp_path / "base", "after"), records(tmp_path / "run", "before")
     assert [r.get("answer") for r in alone[:24]] == [r.get("answer") for r in compared]
+
+
+def test_a_whole_tuned_model_is_compared_with_the_base_that_it_names(place: Path, tmp_path: Path) -> None:
+    settings = tasks.make(place, finetuning_type="full", lora_target=None, output_dir=str(tmp_path / "full"))
+    tasks.train({**settings, "max_steps": 1, "save_steps": 50})
+    words = {"dataset": str(place / "data" / "eval.json"), "max_new_tokens": 2}
+    config = load([str(tmp_path / "full"), *tasks.words(words)], "predict", {})
+    result = evaluate(config, QUIET, silent)
+    names = {side: system["name"] for side, system in result["systems"].items()}
+    assert names == {"before": str(place / "base"), "after": str(tmp_path / "full")}
+    evaluate(request(place, tmp_path / "lora", max_new_tokens=2), QUIET, silent)
+    mine, theirs = (
+        records(tmp_path / "full" / "eval" / "eval", "before"),
+        records(tmp_path / "lora", "before"),
+    )
+    assert [r.get("scores") for r in mine] == [r.get("scores") for r in theirs]
 
 
 def test_only_the_baseline(place: Path, tmp_path: Path) -> None:

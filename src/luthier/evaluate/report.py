@@ -79,9 +79,9 @@ def about(config: Config, systems: Sequence[System], jobs: Sequence[Job]) -> dic
 
 def cut_notes(cut: Mapping[str, int], rows: int, limit: int, given: bool) -> list[str]:
     """given: the limit is the user's, and not the length of the longest label."""
-    more = "-> a larger max_new_tokens" if given else "longer than any label: they are wrong"
+    more = " -> a larger max_new_tokens" if given else ", longer than any label: they are wrong"
     return [
-        f"{count} of {rows} answers {side} were cut after {limit} tokens {more}"
+        f"{count} of {rows} answers {side} were cut after {limit} tokens{more}"
         for side, count in cut.items()
         if count
     ]
