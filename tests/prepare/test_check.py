@@ -11,10 +11,12 @@ import pytest
 
 import luthier.demo
 from luthier import cli
+from luthier.data.spec import DatasetSpec
 from luthier.errors import LuthierError
 from luthier.prepare import check
-from luthier.prepare.checks import CHECKS, load, texts
+from luthier.prepare.checks import CHECKS, Data, load, texts
 from luthier.prepare.opened import opened
+from luthier.prepare.table import Table
 
 BASE = str(Path(luthier.demo.__file__).parent / "base")
 ROWS: list[dict[str, Any]] = [
@@ -109,7 +111,7 @@ def test_processes_find_what_one_process_finds(tmp_path: Path) -> None:
     rows = [ROWS[k % len(ROWS)] for k in range(800)]
     request = check.requested([written(tmp_path, rows)])
     table = check.table_of(opened(request.names[0], {}), request.say)
-    data = check.Data("rows.json", table)
+    data = Data("rows.json", table)
     with texts.started(data, 0) as here:
         alone = here()
     texts_few, texts.FEW = texts.FEW, 10
@@ -193,7 +195,7 @@ def test_who_stops_a_check_does_not_wait_for_its_processes(
     monkeypatch.setattr(texts, "FEW", 10)
     table = check.table_of(opened(written(tmp_path, ROWS * 200), {}), print)
     others, workers = set(active_children()), set()
-    with pytest.raises(KeyboardInterrupt), texts.started(check.Data("rows.json", table), 1):
+    with pytest.raises(KeyboardInterrupt), texts.started(Data("rows.json", table), 1):
         workers = set(active_children()) - others
         raise KeyboardInterrupt
     assert workers
@@ -223,6 +225,35 @@ def test_the_command_names_all_placeholders(tmp_path: Path, capsys: pytest.Captu
     words[-1] = words[-1].replace("…", "x")
     assert cli.main(["data", *words]) == 0 and "placeholder_filling" in capsys.readouterr().out
     assert checked(capsys, str(tmp_path / "rows.clean.json"), "--only", "texts")["findings"] == []
+
+
+@pytest.mark.parametrize("name", ["two parts/a.json", "two parts"])
+def test_rows_that_nothing_mends_are_left_out(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command that is printed, also in a folder, whose files have the same numbers."""
+    (tmp_path / "two parts").mkdir()
+    for part, rows in (("a", [0, 7, 7, 4, 3, 2, 5]), ("b", [7, 0, 0, 4, 5, 3, 0])):
+        written(tmp_path / "two parts", [ROWS[k] for k in rows], f"{part}.json")
+    report = checked(capsys, str(tmp_path / name), "--only", "structure,texts,truncation")
+    fixes = {one["check"]: (one["fix"], set(one["rows"])) for one in report["findings"]}
+    for check_name in ("lost_characters", "control_tokens", "truncation", "structure"):
+        fix, rows = fixes[check_name]
+        words = shlex.split(fix.partition(" out: ")[2])
+        out = tmp_path / f"{check_name}.jsonl"
+        assert cli.main([*words[1:], "--out", str(out), "--format", "json"]) == 0
+        account = json.loads(capsys.readouterr().out)
+        assert account["removed"] == len(rows)
+        again = checked(capsys, str(out), "--only", "structure,texts,truncation")["findings"]
+        assert check_name not in {one["check"] for one in again}
+
+
+def test_more_rows_than_anybody_reads_are_in_no_command() -> None:
+    table = Table(DatasetSpec("rows.json", "file", "rows.json"), "sft")
+    data = Data("rows.json", table)
+    assert data.leave_out([f"rows.json:{k}" for k in range(1, 9999)]).endswith(" row_removal.rows=1-9998")
+    assert data.leave_out([f"rows.json:{k}" for k in range(1, 9999, 2)]) == ""
+    assert data.or_leave_out("read them", ["rows.json:7", "rows.json:9"]).endswith(" row_removal.rows=7,9")
 
 
 def test_only_the_first_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

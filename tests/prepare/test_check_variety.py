@@ -54,7 +54,8 @@ def test_rows_in_another_language_than_nearly_all() -> None:
     inputs.insert(40, ZH.format(40))
     _, found = variety.languages(data(inputs, list(inputs)))
     assert (found.severity, list(found.rows)) == ("note", ["rows.json:41"])
-    assert found.fix == "luthier data clean rows.json --steps quality_filter quality_filter.languages=en"
+    command = "luthier data clean rows.json --steps row_removal row_removal.rows=41"
+    assert found.fix == f"read them, or leave the rows out: {command}"
     assert found.samples[0].startswith("zh: 请告诉我")
     assert len(list(variety.languages(data(inputs[35:45], inputs[35:45])))) == 2
     assert len(list(variety.languages(data(inputs[36:45], inputs[36:45])))) == 1
@@ -138,6 +139,8 @@ def test_repetition_and_signs() -> None:
     assert list(found.rows) == ["rows.json:5", "rows.json:9"]
     assert found.figures["kinds"]["duplicate_10_grams"] == 1 and found.figures["kinds"]["symbols"] == 1
     assert found.fix == "luthier data clean rows.json --steps quality_filter"
+    found = only(list(variety.outliers(data(answers, sentences(60)))), "repeat themselves")
+    assert found.fix.endswith("row_removal.rows=5,9")  # the filter judges no questions
 
 
 def test_documents_are_judged_by_the_rules_for_documents() -> None:

@@ -346,6 +346,8 @@ def test_all_problems_at_once(alpaca: Path, clean: Callable[..., str]) -> None:
         (["--steps", "html-remove"], "did you mean html_removal"),
         (["deduplication.reviewed=checked"], "no row has a column 'checked'"),
         (["--rows", "1"], "--rows is for --undo"),
+        (["--steps=row_removal"], "row_removal: which rows\\? -> row_removal.rows=17,20-30"),
+        (["--steps=row_removal", "row_removal.rows=17,x"], "row_removal: x names no rows"),
         (["--ledger", "x.jsonl"], "--ledger none"),
         (["other.json"], "one data set at a time"),
         (["--not-in", "a.json"], "a.json is the data set itself"),

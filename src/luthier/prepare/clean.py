@@ -14,7 +14,7 @@ from typing import Any
 
 from luthier.data import sources
 from luthier.errors import DataError, UsageError
-from luthier.prepare import account, entry, journal, pipeline, progress, recipe, words, write
+from luthier.prepare import account, entry, journal, numbered, pipeline, progress, recipe, words, write
 from luthier.prepare.opened import Opened, opened
 from luthier.prepare.pipeline import Account, Call, Event, Work
 from luthier.prepare.steps import STEPS
@@ -314,12 +314,9 @@ def _steps(found: Words, book: dict[str, Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _row_ranges(text: str) -> tuple[tuple[str, int, int], ...]:
-    """ "17,20-30,b.json:4" as (file or "", first, last). Raises UsageError."""
-    found = []
-    for part in filter(None, text.split(",")):
-        match = re.fullmatch(r"(?:(.*):)?(\d+)(?:-(\d+))?", part.strip())
-        if match is None:
-            raise UsageError(f"data clean --undo: --rows {part} -> --rows 17,20-30 or train.json:17")
-        found.append((match[1] or "", int(match[2]), int(match[3] or match[2])))
-    return tuple(found)
+def _row_ranges(text: str) -> numbered.Rows:
+    """The rows of --rows. Raises UsageError."""
+    try:
+        return numbered.parsed(text)
+    except ValueError as error:
+        raise UsageError(f"data clean --undo: --rows {error} -> --rows 17,20-30 or train.json:17") from error

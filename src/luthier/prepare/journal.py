@@ -27,7 +27,7 @@ from luthier.data import sources
 from luthier.data.sources.json_values import Decoder
 from luthier.data.spec import DatasetSpec
 from luthier.errors import DataError
-from luthier.prepare import leaves
+from luthier.prepare import leaves, numbered
 from luthier.prepare.pipeline import Event
 from luthier.prepare.span import Change, apply
 from luthier.prepare.write import encode
@@ -87,20 +87,15 @@ class Journal:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to undo. steps: () for all · rows: names of files ("" for any) with first and last number, () for
-    all."""
+    """What to undo. steps, rows: () for all."""
 
     steps: tuple[str, ...] = ()
-    rows: tuple[tuple[str, int, int], ...] = ()
+    rows: numbered.Rows = ()
 
     def has(self, line: Mapping[str, Any]) -> bool:
         if self.steps and line["step"] not in self.steps:
             return False
-        name, _, number = str(line["source"]).rpartition(":")
-        at = int(number)
-        return not self.rows or any(
-            first <= at <= last and file in ("", name) for file, first, last in self.rows
-        )
+        return not self.rows or numbered.has(self.rows, str(line["source"]))
 
 
 @dataclass

@@ -19,7 +19,7 @@ from luthier.errors import ConfigError, LuthierError
 from luthier.prepare import leaves, normal
 from luthier.prepare.pipeline import Call
 from luthier.prepare.steps import STEPS, load, nearest
-from luthier.types import Problem
+from luthier.types import BadRow, Problem
 
 USUAL = "usual"
 PROBE = "A <b>probe</b>，軟體 cafe\u0301"
@@ -263,13 +263,15 @@ def _roles(given: Any, where: str, problems: list[Problem]) -> frozenset[str]:
 
 
 def _tried(made: Sequence[Call]) -> list[Problem]:
-    """What the steps say to a harmless text: options of the right type that make no sense, packages that are
-    not installed."""
+    """What the steps say to a harmless text or row: options of the right type that make no sense, packages
+    that are not installed."""
     problems = []
     for call in made:
         try:
             if STEPS[call.step].takes == "text":
                 call.function(PROBE)
+            elif STEPS[call.step].takes == "row":
+                call.function(BadRow("probe:0", "", ""))
             elif call.step == "leakage" and not call.options.get("not_in"):
                 problems.append(Problem("leakage", "is not said what to compare with", "--not-in FILE"))
         except LuthierError as error:

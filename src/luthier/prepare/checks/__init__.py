@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luthier.data import closed
+from luthier.prepare import numbered
 from luthier.prepare.report import Finding
 from luthier.prepare.table import Table
 
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     from luthier.config import Config
     from luthier.data.render import Renderer
     from luthier.prepare.near import Alike
+
+
+NAMED = 200
+"""Rows, or runs of them, that a command names; with more, nobody would read it."""
 
 
 @dataclass
@@ -47,6 +54,19 @@ class Data:
         from luthier.prepare.near import alike
 
         return alike([self.table.inputs], self.table.systems)
+
+    def leave_out(self, sources: Sequence[str]) -> str:
+        """The command that drops these rows; "" where it would be too long to be read."""
+        spec = self.table.spec
+        rows = numbered.written(sources, spec.where == "file" and not Path(spec.location).is_dir())
+        if not rows or rows.count(",") >= NAMED:
+            return ""
+        return f"luthier data clean {self.file} --steps row_removal {shlex.quote(f'row_removal.rows={rows}')}"
+
+    def or_leave_out(self, instead: str, sources: Sequence[str]) -> str:
+        """What to do, and the command for who would rather do without these rows."""
+        command = self.leave_out(sources)
+        return f"{instead}, or leave the rows out" + (f": {command}" if command else "")
 
 
 Check = Callable[[Data], Iterable[Finding]]

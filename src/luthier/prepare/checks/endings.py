@@ -18,13 +18,14 @@ def truncation(data: Data) -> Iterator[Finding]:
     if not found:
         return
     certain = sum(bool(one.why) for one in found)
+    rows = [table.sources[one.index] for one in found]
     yield Finding(
         "truncation",
         "warning",
         f"{some(len(found))} whose answer stops in the middle, which teaches a model to stop there "
         f"({certain} with plain signs, {len(found) - certain} unlike the other endings)",
-        rows=[table.sources[one.index] for one in found],
-        fix="complete these answers, or leave the rows out",
+        rows=rows,
+        fix=data.or_leave_out("complete these answers", rows),
         samples=[f"{table.sources[one.index]}: {one.why or 'ends'}: {one.shown}" for one in found[:SAMPLES]],
         figures={"plain": certain, "unlike": len(found) - certain},
     )

@@ -26,7 +26,7 @@ def structure(data: Data) -> Iterator[Finding]:
             "error",
             f"{some(len(same))} cannot be used: {field}{first.reason}",
             rows=[bad.source for bad in same],
-            fix="mend them; training stops here unless told on_bad_rows=skip",
+            fix=f"mend them, or leave them out: luthier data clean {data.file} --steps structure",
             samples=[shown(bad) for bad in same[:SAMPLES]],
         )
     for what, count in data.converted.most_common():

@@ -61,8 +61,8 @@ LOOKS: dict[str, Look] = {
     "lost_characters": Look(
         text.encoding,
         "warning",
-        "with characters that were lost when the text was decoded (U+FFFD)",
-        instead="take the text from where it came from, or leave the rows out: they cannot be restored",
+        "with characters that were lost when the text was decoded (U+FFFD) and cannot be restored",
+        instead="take the text from where it came from",
         kinds=_of("lost"),
     ),
     "control_characters": Look(
@@ -77,7 +77,7 @@ LOOKS: dict[str, Look] = {
         text.special_tokens,
         "warning",
         "with control tokens of chat models as text, which end a turn where nobody meant it",
-        instead="take them out, or write them otherwise",
+        instead="write them otherwise",
     ),
     "placeholders": Look(
         text.placeholders,
@@ -237,14 +237,17 @@ def findings(data: Data, hits: dict[str, Hits]) -> Iterator[Finding]:
         if name not in hits:
             continue
         one = hits[name]
+        rows = [sources[i] for i in one.rows]
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in one.kinds.most_common())
         more = f"; the command has the {NAMED} most frequent of {len(one.names):,}" * (len(one.names) > NAMED)
         yield Finding(
             name,
             look.severity,
             f"{some(len(one.rows))} {look.what} ({kinds}{more})",
-            rows=[sources[i] for i in one.rows],
-            fix=look.instead or f"luthier data clean {data.file} --steps {look.step}{_values(name, one)}",
+            rows=rows,
+            fix=data.or_leave_out(look.instead, rows)
+            if look.instead
+            else f"luthier data clean {data.file} --steps {look.step}{_values(name, one)}",
             samples=[f"{sources[i]} {role}: {shown}" for i, role, shown in one.samples[:SAMPLES]],
             figures={"kinds": dict(one.kinds)},
         )

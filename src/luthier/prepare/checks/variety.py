@@ -94,12 +94,13 @@ def _strays(data: Data, rows: Sequence[str], counts: Counter[str]) -> Iterator[F
     if not found:
         return
     others = ", ".join(f"{name} {n}" for name, n in Counter(rows[i] for i in found).most_common(4))
+    sources = [table.sources[i] for i in found]
     yield Finding(
         "languages",
         "warning" if share < 0.99 else "note",
         f"rows in another language than the rest ({main} {_percent(most, counts.total())}): {others}",
-        rows=[table.sources[i] for i in found],
-        fix=_filtered(data, f"languages={main}"),
+        rows=sources,
+        fix=data.or_leave_out("read them", sources),
         samples=[f"{rows[i]}: {_shown(table.inputs[i] or table.answers[i], 80)}" for i in found[:_SHOWN]],
     )
 
@@ -119,14 +120,17 @@ def _mismatches(data: Data, asked: Sequence[str], given: Sequence[str]) -> Itera
     ]
     if not found:
         return
+    sources = [table.sources[i] for i in found]
     pairs = Counter(f"{asked[i]} → {given[i]}" for i in found)
     yield Finding(
         "languages",
         "warning",
         "answers in another language than their question, which does not ask for it: "
         + ", ".join(f"{pair} {n}" for pair, n in pairs.most_common(4)),
-        rows=[table.sources[i] for i in found],
-        fix="write these answers anew, or say in the question which language is wanted",
+        rows=sources,
+        fix=data.or_leave_out(
+            "write these answers anew, say in the question which language is wanted", sources
+        ),
         samples=[f"{_shown(table.inputs[i])} → {_shown(table.answers[i])}" for i in found[:_SHOWN]],
         figures={"pairs": dict(pairs.most_common())},
     )
@@ -180,24 +184,29 @@ def outliers(data: Data) -> Iterator[Finding]:
     limits = texts.rules()["gopher" if table.stage == "pt" else "answers"]
     found: dict[int, str] = {}
     kinds: Counter[str] = Counter()
-    for column in columns.values():
+    answered: set[int] = set()  # rows whose answer the filter of `data clean` would judge alike
+    for name, column in columns.items():
         for i in chosen:
             if len(column[i]) < 24:
                 continue
             spans = measure.beyond(column[i], limits)
             kinds.update({span.kind for span in spans})
             if spans:
+                answered |= {i} if name == "answers" else set()
                 found.setdefault(i, f"{spans[0].kind} {spans[0].shown}: {_shown(column[i])}")
     if found:
         rows = sorted(found)
+        sources = [table.sources[i] for i in rows]
         yield Finding(
             "outliers",
             "note",
             "texts that repeat themselves or are mostly signs: "
             + ", ".join(f"{kind} {n}" for kind, n in kinds.most_common(4))
             + said,
-            rows=[table.sources[i] for i in rows],
-            fix=_filtered(data, "rules=gopher" if table.stage == "pt" else ""),
+            rows=sources,
+            fix=_filtered(data, "rules=gopher" if table.stage == "pt" else "")
+            if answered == set(found)
+            else data.or_leave_out("read them", sources),
             samples=[found[i] for i in rows[:_SHOWN]],
             figures={"kinds": dict(kinds.most_common())},
         )

@@ -64,6 +64,7 @@ STEPS: dict[str, Row] = {
     "html_removal": Row("html:html_removal", True, "HTML and XML to text; code and tables as Markdown"),
     "chinese_conversion": Row("chinese:chinese_conversion", False, "traditional to simplified or back"),
     "structure": Row("missing:structure", False, "drop rows that training cannot use", "row"),
+    "row_removal": Row("missing:row_removal", False, "drop rows by their number", "row"),
     "missing_text": Row("missing:missing_text", True, "drop rows without a question or an answer", "row"),
     "leakage": Row("duplicates:leakage", False, "drop rows that are, or nearly, in another data set", "all"),
     "deduplication": Row("duplicates:deduplication", True, "drop copies, exact and near", "all"),

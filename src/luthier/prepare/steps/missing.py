@@ -1,9 +1,12 @@
-"""Missing text, and rows that mean nothing."""
+"""Missing text, rows that mean nothing, and rows that a person does not want."""
 
 from __future__ import annotations
 
+import functools
 import re
 
+from luthier.errors import UsageError
+from luthier.prepare import numbered
 from luthier.prepare.steps import Outcome
 from luthier.types import BadRow, Example
 
@@ -20,6 +23,32 @@ def structure(example: Example | BadRow) -> Outcome:
     if isinstance(example, BadRow):
         return Outcome(None, reason=_why(example))
     return Outcome("")
+
+
+def row_removal(example: Example | BadRow, rows: str = "") -> Outcome:
+    """Drops rows by the number that they have in the input: rows=17,20-30, of one file rows=b.json:4-9.
+
+    `luthier data check` writes the command with the rows that nothing else mends: answers that stop in the
+    middle, characters that were lost.
+
+    Pitfall: dropping what nobody has read, and dropping twice. A check suggests, a person reads; numbers are
+    those of the input, so on a file that was cleaned before they mean other rows. Raises UsageError without
+    rows, and for words that are no numbers.
+    """
+    if numbered.has(_numbers(rows), example.source):
+        return Outcome(None, reason="was named")
+    return Outcome("")
+
+
+@functools.lru_cache
+def _numbers(rows: str) -> numbered.Rows:
+    try:
+        found = numbered.parsed(rows)
+    except ValueError as error:
+        raise UsageError(f"row_removal: {error} names no rows -> row_removal.rows=17,20-30") from error
+    if not found:
+        raise UsageError("row_removal: which rows? -> row_removal.rows=17,20-30")
+    return found
 
 
 def missing_text(example: Example | BadRow, words: bool = False, system: bool = False) -> Outcome:
