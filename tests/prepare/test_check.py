@@ -3,7 +3,9 @@
 import json
 import shlex
 import signal
+import time
 from multiprocessing import active_children
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -198,10 +200,11 @@ def test_who_stops_a_check_does_not_wait_for_its_processes(
     with pytest.raises(KeyboardInterrupt), texts.started(Data("rows.json", table), 1):
         workers = set(active_children()) - others
         raise KeyboardInterrupt
-    assert workers
-    for worker in workers:
-        worker.join(30)
-        assert worker.exitcode == -signal.SIGTERM
+    (worker,) = workers
+    end = time.monotonic() + 30
+    while worker.exitcode is None and time.monotonic() < end:  # another thread waits for it, too
+        wait([worker.sentinel], 1)
+    assert worker.exitcode == -signal.SIGTERM
 
 
 def test_one_row_is_one_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,6 +249,39 @@ def test_rows_that_nothing_mends_are_left_out(
         assert account["removed"] == len(rows)
         again = checked(capsys, str(out), "--only", "structure,texts,truncation")["findings"]
         assert check_name not in {one["check"] for one in again}
+
+
+def test_all_commands_in_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pasted one after the other they would write the same file."""
+    copies = [{**ROWS[1], "instruction": "Where is your office?"}] * 2
+    asked = [f"Explain to me how a very large data set is {how} well" for how in ("cleaned", "cleanned")]
+    near = [{"instruction": text, "output": "So."} for text in asked]
+    file = written(tmp_path, [*ROWS, *copies, *near], "my rows.json")
+    test = written(tmp_path, [ROWS[8]], "test.json")
+    words = ["--eval", test, "--only", "structure,texts,duplicates,leakage"]
+    report = checked(capsys, file, *words)
+    command = shlex.split(report["fix"])
+    assert command == [
+        *("luthier", "data", "clean", file, "--steps"),
+        "encoding_repair,unicode_normalization,html_removal,deduplication,quality_filter,pii_anonymization",
+        *("--not-in", test),
+    ]
+    assert cli.main(command[1:]) == 0
+    capsys.readouterr()
+    again = checked(capsys, str(tmp_path / "my rows.clean.json"), *words)
+    mended = {one["check"] for one in report["findings"] if one["fix"].startswith("luthier")} - {
+        "placeholders"
+    }
+    assert mended >= {
+        "duplicates",
+        "leakage",
+        "html",
+        "secrets",
+        "personal_data",
+        "encoding",
+        "control_characters",
+    }
+    assert not mended & {one["check"] for one in again["findings"]} and again["fix"] == ""
 
 
 def test_more_rows_than_anybody_reads_are_in_no_command() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from luthier.config import Config
 from luthier.errors import LuthierError, MissingPackage, UsageError
-from luthier.prepare import checks, told, words
+from luthier.prepare import checks, together, told, words
 from luthier.prepare.checks import CHECKS, ON_REQUEST, Data, texts
 from luthier.prepare.opened import Opened, opened
 from luthier.prepare.report import SEVERITIES, Finding, Report, shown
@@ -153,7 +153,8 @@ def check(name: str, request: Request) -> Report:
     order = {severity: place for place, severity in enumerate(SEVERITIES)}
     findings.sort(key=lambda finding: order[finding.severity])
     notes = list(dict.fromkeys(source.ledger.notes))
-    return Report(name, table.rows, table.bad, findings, notes, skipped, time.monotonic() - began)
+    seconds, fix = time.monotonic() - began, together.command(findings)
+    return Report(name, table.rows, table.bad, findings, notes, skipped, seconds, fix)
 
 
 def table_of(source: Opened, say: Callable[[str], None], limit: int | None = None) -> Table:

@@ -44,7 +44,8 @@ class Finding:
 class Report:
     """The account of one data set and all that was found in it.
 
-    rows = kept + rejected · skipped: checks that did not run, with the reason · seconds: wall time.
+    rows = kept + rejected · skipped: checks that did not run, with the reason · seconds: wall time · fix: the
+    commands of the findings in one, "" where there are not several.
     """
 
     dataset: str
@@ -54,6 +55,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    fix: str = ""
 
     @property
     def kept(self) -> int:
@@ -74,6 +76,7 @@ class Report:
             "kept": self.kept,
             "rejected": rejected,
             "findings": [finding.as_dict() for finding in self.findings],
+            "fix": self.fix,
             "notes": self.notes,
             "skipped": self.skipped,
             "seconds": round(self.seconds, 3),

@@ -33,6 +33,8 @@ def lines(report: Report) -> list[Text | str]:
     counts = {severity: sum(one.severity == severity for one in report.findings) for severity in COLOURS}
     told = ", ".join(some(count, severity) for severity, count in counts.items() if count)
     shown.append(f"{told or 'nothing was found'}")
+    if report.fix:
+        shown.append(f"all commands in one: {report.fix}")
     for why in dict.fromkeys(report.skipped.values()):
         names = ", ".join(name for name, reason in report.skipped.items() if reason == why)
         shown.append(f"not checked: {names} ({why})")
