@@ -83,54 +83,16 @@ def deduplication(
     a contradiction for a person to settle, not a copy. Copies are compared with the row that is kept, never
     in a chain; that row is the reviewed one, then the longest, then the first. The ledger names it.
     """
-    texts = [f"{a}\n\n{b}" if a else b for a, b in zip(rows.inputs, rows.answers, strict=True)]
-
-    def rank(i: int) -> tuple[bool, int, int]:
-        return not rows.reviewed[i], -len(texts[i]), i
-
-    same: dict[tuple[bytes, bytes], list[int]] = {}
-    for i, text in enumerate(texts):
-        same.setdefault((exact.key(text), rows.guards[i]), []).append(i)
-    gone: dict[str, str] = {}
-    for group in same.values():
-        keeper, *copies = sorted(group, key=rank)
-        gone |= {rows.sources[i]: f"copy of {rows.sources[keeper]}" for i in copies}
-    return gone | (_near_copies(rows.without(gone), threshold) if near else {})
-
-
-def _near_copies(rows: Texts, threshold: float) -> dict[str, str]:
-    """Rows whose question is nearly another's, and whose answer is so too.
-
-    Questions and answers are compared apart: a long answer that many questions share would hide that they
-    differ. Where the guards hold the answer, they have compared it already.
-    """
-    gone: dict[str, str] = {}
-    asked = _asked(rows)
-    for cluster in nearly.clusters(asked, reviewed=rows.reviewed, threshold=threshold):
-        alike: dict[bytes, list[int]] = {}
-        for ref in (cluster.keeper, *(copy.row for copy in cluster.copies)):
-            alike.setdefault(rows.guards[ref.index], []).append(ref.index)
-        for group in alike.values():
-            answered = [rows.answers[i] for i in group]
-            reviewed = [rows.reviewed[i] for i in group]
-            for inner in nearly.clusters(answered, reviewed=reviewed, threshold=threshold):
-                keeper = group[inner.keeper.index]
-                for copy in inner.copies:
-                    i = group[copy.row.index]
-                    value = _similarity(asked[i], asked[keeper], threshold)
-                    if value:
-                        gone[rows.sources[i]] = (
-                            f"near-copy of {rows.sources[keeper]} (similarity {value:.2f})"
-                        )
-    return gone
-
-
-def _similarity(one: str, other: str, threshold: float) -> float:
-    """Of two texts; 0.0 when they are no near-duplicates. Two copies need not be alike: each is like the row
-    in their middle."""
-    if exact.key(one) == exact.key(other):
-        return 1.0
-    return max((pair.similarity for pair in nearly.pairs([one, other], threshold)), default=0.0)
+    columns = [column for column in (rows.inputs, rows.answers) if any(column)] or [rows.answers]
+    kinds = [guard.hex() for guard in rows.guards]
+    found = nearly.alike(columns, kinds, threshold if near else None, rows.reviewed)
+    return {
+        copy.row.source: f"copy of {cluster.keeper.source}"
+        if copy.exact
+        else f"near-copy of {cluster.keeper.source} (similarity {copy.similarity:.2f})"
+        for cluster in nearly.stars(found, rows.sources)
+        for copy in cluster.copies
+    }
 
 
 def leakage(
