@@ -83,7 +83,8 @@ def deduplication(
     a contradiction for a person to settle, not a copy. Copies are compared with the row that is kept, never
     in a chain; that row is the reviewed one, then the longest, then the first. The ledger names it.
     """
-    columns = [column for column in (rows.inputs, rows.answers) if any(column)] or [rows.answers]
+    long = [answer if len(answer) > SHORT else "" for answer in rows.answers]  # guards hold the others
+    columns = [column for column in (rows.inputs, long) if any(column)] or [rows.answers]
     kinds = [guard.hex() for guard in rows.guards]
     found = nearly.alike(columns, kinds, threshold if near else None, rows.reviewed)
     return {
