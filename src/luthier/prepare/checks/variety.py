@@ -24,7 +24,7 @@ from luthier.prepare.report import Finding
 from luthier.prepare.span import excerpt
 from luthier.prepare.table import Table
 
-SAMPLE, CHARACTERS = 50_000, 20_000_000
+SAMPLE, CHARACTERS = 50_000, 6_000_000
 GREAT, LETTERS, PART = 0.9, 20, 0.15
 FAR, TIMES, SPREAD = 5.0, 4.0, 0.1
 ONE_OPENING, NEARLY_EMPTY = 0.5, 0.01
