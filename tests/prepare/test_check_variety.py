@@ -61,6 +61,12 @@ def test_rows_in_another_language_than_nearly_all() -> None:
     assert len(list(variety.languages(data(inputs[36:45], inputs[36:45])))) == 1
 
 
+def test_blank_lines_by_the_thousand_end() -> None:
+    began = time.process_time()
+    list(variety.languages(data([" \n" * 20_000 + EN.format(1), ZH.format(2)], ["x;\n\n" * 9_000, "y"])))
+    assert time.process_time() - began < 5  # tried from each line on they would take half a minute
+
+
 def test_a_share_that_is_not_whole_is_not_called_so() -> None:
     assert variety._percent(5, 5) == "100%"
     assert variety._percent(99_999, 100_000) == ">99.9%"

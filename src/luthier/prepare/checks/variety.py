@@ -30,8 +30,8 @@ FAR, TIMES, SPREAD = 5.0, 4.0, 0.1
 ONE_OPENING, NEARLY_EMPTY = 0.5, 0.01
 _SHOWN = 5
 _CODE_LINE = re.compile(
-    r"^\s*(?:(?:def|class|import|from|return|public|const|let|var|function|SELECT|INSERT)\b.*"
-    r"|[#/]{1,2}include.*|.*[;{}]\s*|[\w.\[\]]+ *[+-]?= *\S.*)$",
+    r"^[^\S\n]*(?:(?:def|class|import|from|return|public|const|let|var|function|SELECT|INSERT)\b.*"
+    r"|[#/]{1,2}include.*|.*[;{}][^\S\n]*|[\w.\[\]]+ *[+-]?= *\S.*)$",
     re.MULTILINE,
 )
 _TAG = re.compile(r"<[^<>]{1,200}>")
