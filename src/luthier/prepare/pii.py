@@ -16,7 +16,8 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from importlib.resources import files
@@ -128,15 +129,30 @@ def find(text: str, kinds: Collection[str] = KINDS, also: Finder | None = None) 
         raise UsageError(
             f"no kind of personal data: {', '.join(sorted(unknown))} -> one of {', '.join(KINDS)}"
         )
-    found: list[Span] = []
     view = text.translate(_NARROW) if _WIDE.search(text) else text
-    for kind, start, end in _spans(view, kinds):
-        if all(end <= other.start or start >= other.end for other in found):
-            found.append(Span(kind, start, end, _shown(kind, text[start:end])))
-    for other in also(text) if also is not None else ():
-        if all(other.end <= ours.start or other.start >= ours.end for ours in found):
-            found.append(other)
-    return sorted(found, key=lambda span: span.start) if len(found) > 1 else found
+    ours = (Span(kind, a, b, _shown(kind, text[a:b])) for kind, a, b in _spans(view, kinds))
+    found = _apart([], ours)
+    return found if also is None else _apart(found, sorted(also(text), key=_start))
+
+
+def _start(span: Span) -> int:
+    return span.start
+
+
+def _apart(found: list[Span], new: Iterable[Span]) -> list[Span]:
+    """`found`, which is in order and without overlap, and those of `new` that overlap none before them.
+
+    Spans of one kind come in order, so that a text with very many costs little more than their number.
+    """
+    run: list[Span] = []  # in order, behind each other, apart from all of `found`
+    for span in new:
+        if run and span.start < run[-1].start:
+            found, run = sorted([*found, *run], key=_start), []
+        at = bisect_right(found, span.start, key=_start)
+        behind = (at == 0 or found[at - 1].end <= span.start) and (not run or run[-1].end <= span.start)
+        if behind and (at == len(found) or span.end <= found[at].start):
+            run.append(span)
+    return sorted([*found, *run], key=_start)
 
 
 def mask(text: str, kinds: Collection[str] = KINDS, also: Finder | None = None) -> tuple[str, list[Change]]:
