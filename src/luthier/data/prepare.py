@@ -225,8 +225,10 @@ def _writable(config: Config, base: Path | None, say: Callable[[str], None]) -> 
         if base is None:
             raise FileNotFoundError("this user has no home directory")
         base.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=base):  # TemporaryFile passes over a first failure
-            return base
+        probe = base / ".writable"  # a name of its own: what fails here is not tried again under another
+        probe.touch()
+        probe.unlink(missing_ok=True)
+        return base
     except OSError as error:
         if config.tokenized_path:
             what = f"tokenized_path: {base} cannot be written to ({error.strerror or error})"
