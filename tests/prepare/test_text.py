@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,9 @@ def test_ordinary_data_is_not_damaged(name: str, most: float) -> None:
     rows = json.loads((SHARED / name).read_text(encoding="utf-8"))
     hit = [row for row in rows if mojibake.find(row["output"]) or text.special_tokens(row["output"])]
     assert len(hit) <= most * len(rows)
+
+
+def test_very_many_bold_words_end() -> None:
+    began = time.process_time()
+    assert len(text.markup("<b>x</b> and <i> " * 20_000)) == 40_000
+    assert time.process_time() - began < 10  # looked for from each tag on they would take minutes

@@ -74,10 +74,11 @@ def markup(text: str) -> list[Span]:
         return []
     view = without_code(text)
     found = _simple("html_entity", _ENTITY, view)
+    closed = functools.cache(lambda name: re.search(f"</{name}>", view, re.IGNORECASE) is not None)
     for tag in html_pattern().finditer(view):
         name = (tag["name"] or "").lower()
         bare = len(name) == 1 and name != "p" and tag.group().lower() == f"<{name}>"
-        if not bare or f"</{name}>" in view.lower():
+        if not bare or closed(name):
             found.append(Span("html_tag", *tag.span(), excerpt(tag.group())))
     return sorted(found, key=lambda span: span.start)
 
