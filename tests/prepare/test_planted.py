@@ -1,8 +1,10 @@
 """Known faults planted into published data sets, when they lie beside the repository: which are found."""
 
+import importlib.util
 import json
 import random
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -23,16 +25,16 @@ def rows(name: str) -> tuple[list[str], list[str]]:
     return [r["instruction"] for r in data], [r["output"] for r in data]
 
 
-def nearly(text: str, rng: random.Random) -> str:
-    """One letter left out, doubled or swapped with the next (never next to a digit), or a changed ending."""
-    ending = text.rstrip("?.!？。")
-    places = [i for i in range(6, len(text) - 2) if not any(c.isdigit() for c in text[i - 1 : i + 3])]
-    kind = rng.choice(["left out", "doubled", "swapped", "ending"])
-    if kind == "ending" or not places:
-        return ending + ("。" if text.endswith("！") else "！")
-    i = rng.choice(places)
-    changed = {"left out": "", "doubled": text[i] * 2, "swapped": text[i + 1] + text[i]}[kind]
-    return text[:i] + changed + text[i + (2 if kind == "swapped" else 1) :]
+def planted_benchmark() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "planted.py"
+    spec = importlib.util.spec_from_file_location("luthier_planted", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+nearly = planted_benchmark().nearly
 
 
 @pytest.mark.parametrize(

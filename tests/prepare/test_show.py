@@ -12,8 +12,7 @@ from rich.console import Console
 
 import chat
 import tiny
-from desk import Luthier, Said, write
-from luthier.cli import main
+from desk import Luthier, luthier, write
 from luthier.config import Config
 from luthier.data import blocks
 from luthier.data.ledger import Ledger
@@ -21,6 +20,8 @@ from luthier.errors import UsageError
 from luthier.prepare import show_screen
 from luthier.prepare.show_rows import Look, Selection, visible
 from luthier.types import BadRow, Example, Message
+
+__all__ = ["luthier"]
 
 WORDS = " ".join(f"w{k}" for k in range(60))
 NASTY = "<script>alert(1)</script> [bold red]x[/] \x1b[31m \u202e \u200b {{ 7*7 }} &amp; 'q\" 龘"
@@ -37,16 +38,6 @@ def desk(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "base").symlink_to(base)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def luthier(desk: Path, capfd: pytest.CaptureFixture[str]) -> Luthier:
-    def run(*words: object) -> Said:
-        capfd.readouterr()
-        code = main([str(word) for word in words])
-        return Said(code, *capfd.readouterr())
-
-    return run
 
 
 def row(question: str, answer: str = "yes") -> dict[str, str]:

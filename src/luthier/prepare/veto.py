@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from luthier.errors import MissingPackage
+from luthier.prepare.span import whole
 
 _HAN = "\u3400-\u9fff"
 # Digits with the letters around them (an order number, "iphone12"), Chinese numerals where they count
@@ -151,12 +152,10 @@ def _other_sentence(a: str, b: str) -> bool:
 
 def _other_chinese_name(a: str, b: str) -> bool:
     """Whether a person, place or organisation stands in the part of one text that the other lacks."""
-    start = 0
-    while start < min(len(a), len(b)) and a[start] == b[start]:
-        start += 1
-    end = 0
-    while end < min(len(a), len(b)) - start and a[-1 - end] == b[-1 - end]:
-        end += 1
+    changed = whole("", a, b)
+    if not changed:
+        return False
+    start, end = changed[0].start, len(a) - changed[0].end
     begin = max(0, start - _CONTEXT)
     windows = [text[begin : len(text) - max(0, end - _CONTEXT)][:_WINDOW] for text in (a, b)]
     mine, theirs = (_names(window) for window in windows)
