@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of luthier.evaluate.statistics contain the truth, and how often chance is
+"""How often the 95 % intervals of luthier.measure.statistics contain the truth, and how often chance is
 taken for a change: simulated pairs of systems whose true difference is known.
 
     python benchmarks/coverage.py [EXPERIMENTS, 1000 by default]
@@ -17,8 +17,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from luthier.evaluate.statistics import Comparison, compare
-from luthier.evaluate.types import Measured
+from luthier.measure.statistics import Comparison, compare
+from luthier.measure.types import Measured
 
 Draw = np.random.Generator
 Floats = npt.NDArray[np.float64]

@@ -6,6 +6,7 @@ hours of work: what cannot be printed is not printed.
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TextIO
 
@@ -44,3 +45,11 @@ class Lasting:
 def say(line: str) -> None:
     """A line on stderr."""
     print(line, file=Lasting(sys.stderr), flush=True)
+
+
+_ILLEGIBLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def legible(text: str) -> str:
+    """The text with control characters and halves of surrogate pairs as their escapes: it can be printed."""
+    return _ILLEGIBLE.sub(lambda found: repr(found.group())[1:-1], text)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.prepare import page, plots
+from luthier.pages import plots
+from luthier.prepare import page
 from luthier.prepare.checks import CHECKS
 from luthier.prepare.report import Finding, Report
 from luthier.types import BadRow

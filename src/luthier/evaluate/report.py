@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luthier.evaluate import statistics
 from luthier.evaluate.answers import Job
-from luthier.evaluate.metrics import extraction, labels
 from luthier.evaluate.systems import System
-from luthier.evaluate.types import Answered, Measured
+from luthier.measure import statistics
+from luthier.measure.metrics import extraction, labels
+from luthier.measure.types import Answered, Measured
 from luthier.runs import manifest
 
 if TYPE_CHECKING:

@@ -12,16 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.evaluate import metrics, report, sets, statistics, suite
+from luthier.evaluate import report, sets, suite
 from luthier.evaluate.answers import Job, Kept, Record, answer
 from luthier.evaluate.sets import SUITE, TEXTS, Set, Thought
 from luthier.evaluate.systems import System, ask, systems
-from luthier.evaluate.types import Answered, Measured
 from luthier.infer import loading, questions
 from luthier.infer.engine import Generation, generation
 from luthier.infer.loading import Ready
-from luthier.infer.metrics import without_thought
 from luthier.infer.questions import Say
+from luthier.measure import metrics, statistics
+from luthier.measure.strings import without_thought
+from luthier.measure.types import Answered, Measured
 from luthier.runs import Run, hashing
 from luthier.streams import say as to_stderr
 from luthier.types import Message

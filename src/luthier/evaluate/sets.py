@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luthier.data import closed
 from luthier.errors import DataError
-from luthier.evaluate import metrics, tasks
 from luthier.evaluate.answers import Job, Record
-from luthier.evaluate.tasks import Asked, Task
-from luthier.evaluate.types import Answered, Measured
 from luthier.infer.engine import Generation
-from luthier.infer.metrics import normalise, without_thought
 from luthier.infer.questions import Question, Say, held_out
+from luthier.measure import closed, metrics, tasks
+from luthier.measure.strings import normalise, without_thought
+from luthier.measure.tasks import Asked, Task
+from luthier.measure.types import Answered, Measured
 from luthier.types import BadRow, Message
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from luthier.errors import DataError
-from luthier.infer import loading, metrics
+from luthier.infer import loading
 from luthier.infer.engine import text_of
 from luthier.infer.loading import Ready
 from luthier.infer.questions import Question, Say, questions
+from luthier.measure import strings
 from luthier.runs import Run
 from luthier.streams import Lasting
 from luthier.streams import say as to_stderr
@@ -123,7 +124,7 @@ def _answer(ready: Ready, rows: list[Question], run: Run, say: Say) -> dict[str,
     pairs = [(done[i], row.label) for i, row in enumerate(rows)]
     results = _results(pairs, renderer.template.thought, time.perf_counter() - began)
     _keep(run, [record(i) for i in range(len(rows))], results)
-    if metrics.word_cutter()[1] != "jieba":
+    if strings.word_cutter()[1] != "jieba":
         say('ROUGE is over characters, not words: jieba is missing (pip install "luthier[metrics]")')
     say(f"written: {run.path / PREDICTIONS}, {run.path / RESULTS}")
     return results
@@ -133,7 +134,7 @@ def _results(
     pairs: list[tuple[str, str]], thought: tuple[str, str] | None, seconds: float
 ) -> dict[str, float]:
     scored = [(predict, label) for predict, label in pairs if label]
-    values = metrics.score([predict for predict, _ in scored], [label for _, label in scored], thought)
+    values = strings.score([predict for predict, _ in scored], [label for _, label in scored], thought)
     values |= {"rows": len(pairs), "runtime": round(seconds, 4)}
     values |= {"samples_per_second": round(len(pairs) / max(seconds, 1e-9), 3)}
     return {f"predict_{name}": round(value, 6) for name, value in values.items()}

@@ -6,13 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.data.sources import legible
 from luthier.prepare import leaves, pii
 from luthier.prepare.journal import Undone
 from luthier.prepare.pipeline import Account, Event
 from luthier.prepare.report import some
 from luthier.prepare.span import Change, excerpt
 from luthier.prepare.write import Writer
+from luthier.streams import legible
 
 if TYPE_CHECKING:
     from luthier.prepare.clean import Result

@@ -1,6 +1,6 @@
 """Labels: how often each occurs, and answers that are almost a label.
 
-Pure counting; which answers are labels is said in `data.closed`, whether one is right for its row in `noise`.
+Pure counting; which answers are labels says `measure.closed`, whether one is right for its row `noise`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from luthier.data import closed
+from luthier.measure import closed
 from luthier.prepare import exact
 from luthier.prepare.exact import Ref
 

@@ -33,7 +33,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from luthier.prepare import plots
+from luthier.pages import plots
 from luthier.prepare.report import SEVERITIES, Finding, Report
 from luthier.redact import redact
 

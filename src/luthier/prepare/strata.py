@@ -9,8 +9,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from luthier.data import closed
 from luthier.errors import DataError, UsageError
+from luthier.measure import closed
 from luthier.prepare import near
 from luthier.prepare.opened import Opened
 from luthier.prepare.report import some

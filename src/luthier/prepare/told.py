@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from luthier.data.sources import legible
 from luthier.prepare.report import Finding, Report, some
+from luthier.streams import legible
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 ROWS, SAMPLES = 8, 3

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from luthier.data.sources import kind, legible
+from luthier.data.sources import kind
 from luthier.data.spec import DatasetSpec
+from luthier.streams import legible
 from luthier.types import Example, Message
 
 MOST_NAMES, SHOWN_NAMES, LONGEST_NAME = 1000, 20, 80  # of a row's fields: compared, shown; characters

@@ -5,7 +5,6 @@ A row's number counts from 1; for files of lines (JSON Lines, text) it is the li
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from itertools import islice
@@ -16,6 +15,7 @@ from luthier.data.sources import packed, places
 from luthier.data.sources.encoding import blocks, note
 from luthier.data.spec import DatasetSpec
 from luthier.errors import DataError
+from luthier.streams import legible
 from luthier.types import BadRow, Row
 
 _JSON, _TABLES, _BOOK, _ARROW = (
@@ -45,7 +45,6 @@ ADVICE = {
     ".pdf": "turn documents into rows first",
     ".docx": "turn documents into rows first",
 }
-ILLEGIBLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 PACKED_OR_OLD = ADVICE.keys() - {".md", ".pdf", ".docx"}
 LEDGER = ".ledger.jsonl"
 # Files that lie beside data and are not data.
@@ -143,11 +142,6 @@ def _shown(path: Path, spec: DatasetSpec) -> str:
         if base and path.is_relative_to(base):
             return legible(path.relative_to(base).as_posix())
     return legible(path.name)
-
-
-def legible(text: str) -> str:
-    """The text with control characters and halves of surrogate pairs as their escapes: it can be printed."""
-    return ILLEGIBLE.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def check_extension(path: Path) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 from luthier.evaluate.suite.rules import RULES
-from luthier.evaluate.types import Measured
+from luthier.measure.types import Measured
 
 LANGUAGES = ("en", "zh")
 LETTERS = ("A", "B", "C", "D")
@@ -93,7 +93,7 @@ def items() -> tuple[Item, ...]:
 def judge(item: Item, answer: str) -> float:
     """1.0 for an answer that meets all checks of the item, else 0.0; repeating the question is no answer.
 
-    Thoughts of a reasoning model must be taken off before (`infer.metrics.without_thought`).
+    Thoughts of a reasoning model must be taken off before (`measure.strings.without_thought`).
     """
     text = answer.strip()
     if not text or item.prompt in text:

@@ -1,7 +1,7 @@
 """What an answer of the suite must be like: a table of pure functions (answer, *arguments) -> bool.
 
 The names are those that the items of the suite give. An answer is judged as it stands, without surrounding
-blanks; a reasoning model's thoughts must be taken off before (`infer.metrics.without_thought`).
+blanks; a reasoning model's thoughts must be taken off before (`measure.strings.without_thought`).
 Words are runs of Latin letters and digits; in Chinese the unit is the character, without punctuation.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from luthier.infer.metrics import normalise
+from luthier.measure.strings import normalise
 
 _WORD = re.compile(r"[A-Za-zÀ-ɏ0-9]+(?:['’.-][A-Za-zÀ-ɏ0-9]+)*")
 _HAN = re.compile(r"[\u3400-\u9fff]")

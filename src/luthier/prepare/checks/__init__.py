@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luthier.data import closed
+from luthier.measure import closed
 from luthier.prepare import numbered
 from luthier.prepare.report import Finding
 from luthier.prepare.table import Table

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from luthier.data import closed
 from luthier.errors import MissingPackage
+from luthier.measure import closed
 from luthier.prepare import exact, near, pii, shingles
 from luthier.prepare import leakage as leaking
 from luthier.prepare.checks import Data

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from luthier.errors import MissingPackage, UsageError
-from luthier.infer.metrics import word_cutter
+from luthier.measure.strings import word_cutter
 from luthier.prepare.span import Span, replaced
 from luthier.prepare.steps import Outcome, outcome
 from luthier.prepare.text import without_code
@@ -92,7 +92,7 @@ def stop_word_removal(text: str, language: str = "en", keep: Collection[str] = _
 
 
 def _chinese_words(text: str) -> Iterator[tuple[int, str]]:
-    """(where it begins, word) by jieba, of which `infer.metrics` is the door."""
+    """(where it begins, word) by jieba, of which `measure.strings` is the door."""
     cut, how = word_cutter()
     if how != "jieba":
         raise MissingPackage("jieba", "removing Chinese stop words", "data")

@@ -1,4 +1,4 @@
-from luthier.data import closed
+from luthier.measure import closed
 
 
 def test_recurring_short_answers_are_a_closed_set() -> None:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from luthier.data import closed
+from luthier.measure import closed
 
 # Where rouge-chinese starts a new sentence, applied in this order. It cuts inside words too ("a?b"), and
 # white space between two cuts counts as one empty word; both are kept, so that the numbers agree.
@@ -96,7 +96,7 @@ class ClosedSet:
 
 
 def closed_set(predicts: Sequence[str], labels: Sequence[str]) -> ClosedSet | None:
-    """Accuracy and macro-F1 where the references are a closed set (`data.closed`); None for free text.
+    """Accuracy and macro-F1 where the references are a closed set (`measure.closed`); None for free text.
 
     An answer counts when it equals the label after `normalise`. Macro-F1 is the mean over the labels that
     occur as references; an answer outside the set is a miss of the true label and a hit of none.

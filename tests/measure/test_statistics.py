@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from luthier.errors import DataError, MissingPackage
-from luthier.evaluate import statistics
-from luthier.evaluate.metrics import mean
-from luthier.evaluate.statistics import compare, compare_all, holm, interval, mcnemar, wilcoxon, wilson
-from luthier.evaluate.types import Measured
+from luthier.measure import statistics
+from luthier.measure.metrics import mean
+from luthier.measure.statistics import compare, compare_all, holm, interval, mcnemar, wilcoxon, wilson
+from luthier.measure.types import Measured
 
 
 def right(*counts: int) -> tuple[Measured, Measured]:

@@ -1,6 +1,6 @@
 """Closed labels: accuracy, precision, recall and F1, the confusion matrix, and how honest probabilities are.
 
-Answer and label are compared as in `infer.metrics` (width and case folded, no final full stop). Averages run
+Answer and label are compared as in `measure.strings` (width, case, final full stop aside). Averages run
 over the labels that occur as references. An answer outside the label set is a miss of the true label and a
 hit of none, so that precision, recall and F1 equal scikit-learn's with `labels=` those and zero_division=0.
 """
@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.errors import DataError
-from luthier.evaluate.metrics import checked, mean, over
-from luthier.evaluate.types import Answered, Measured
-from luthier.infer.metrics import normalise
+from luthier.measure.metrics import checked, mean, over
+from luthier.measure.strings import normalise
+from luthier.measure.types import Answered, Measured
 
 Floats = npt.NDArray[np.float64]
 _OfSums = Callable[[Floats], Floats]

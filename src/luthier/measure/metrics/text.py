@@ -1,6 +1,6 @@
 """Free text: how near answers are to their references, how varied they are, and how long.
 
-ROUGE-1/2/L and BLEU-4 are LLaMA-Factory's (`infer.metrics`, 0 to 100, a mean over rows). Beside them stand
+ROUGE-1/2/L and BLEU-4 are LLaMA-Factory's (`measure.strings`, 0 to 100, a mean over rows). Beside them stand
 BLEU and chrF of the whole corpus as sacreBLEU computes them (Post, 2018; Popović, 2015; 0 to 100), with its
 tokenizer for Chinese where the references are Chinese: its default takes a Chinese sentence for one word.
 The others are 0 to 1, lengths are in characters.
@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.errors import MissingPackage
-from luthier.evaluate.metrics import checked, each, mean, over
-from luthier.evaluate.types import Answered, Measured
-from luthier.infer.metrics import bleu_4, rouge
+from luthier.measure.metrics import checked, each, mean, over
+from luthier.measure.strings import bleu_4, rouge
+from luthier.measure.types import Answered, Measured
 
 Floats = npt.NDArray[np.float64]
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from luthier.infer import metrics
+from luthier.measure import strings
 
 LETTERS = [
     *"体育新闻分类我们。！？?.…”’ab c\n,，0",
@@ -38,34 +38,34 @@ def test_equal_to_the_packages_on_random_texts() -> None:
         label = "".join(draw.choices(LETTERS, k=draw.randrange(15)))
         other = "".join(draw.choices(LETTERS, k=draw.randrange(15)))
         predict = draw.choice([label[draw.randrange(3) :], other])
-        assert {**metrics.rouge(predict, label), "bleu-4": metrics.bleu_4(predict, label)} == lf(
+        assert {**strings.rouge(predict, label), "bleu-4": strings.bleu_4(predict, label)} == lf(
             predict, label
         )
 
 
 def test_a_right_short_label_scores_as_in_llama_factory() -> None:
-    assert metrics.rouge("体育", "体育") == {"rouge-1": 100.0, "rouge-2": 0.0, "rouge-l": 100.0}
-    assert metrics.bleu_4("体育", "体育") == 59.4604  # (1 * 1 * 1/2 * 1/4) ** (1/4)
-    assert metrics.bleu_4("是", "是") == 35.3553  # (1 * 1/2 * 1/4 * 1/8) ** (1/4)
+    assert strings.rouge("体育", "体育") == {"rouge-1": 100.0, "rouge-2": 0.0, "rouge-l": 100.0}
+    assert strings.bleu_4("体育", "体育") == 59.4604  # (1 * 1 * 1/2 * 1/4) ** (1/4)
+    assert strings.bleu_4("是", "是") == 35.3553  # (1 * 1/2 * 1/4 * 1/8) ** (1/4)
 
 
 def test_empty_texts_score_nothing() -> None:
     assert (
-        metrics.rouge("", "体育") == metrics.rouge("体育", " ") == {"rouge-1": 0, "rouge-2": 0, "rouge-l": 0}
+        strings.rouge("", "体育") == strings.rouge("体育", " ") == {"rouge-1": 0, "rouge-2": 0, "rouge-l": 0}
     )
-    assert metrics.bleu_4("", "体育") == metrics.bleu_4("体育", "") == 0
+    assert strings.bleu_4("", "体育") == strings.bleu_4("体育", "") == 0
 
 
 def test_characters_stand_in_for_words_without_jieba(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "jieba", None)
-    metrics.word_cutter.cache_clear()
+    strings.word_cutter.cache_clear()
     try:
-        assert metrics.word_cutter()[1] == "characters"
-        assert metrics.rouge("体育", "体操")["rouge-1"] == 50.0
+        assert strings.word_cutter()[1] == "characters"
+        assert strings.rouge("体育", "体操")["rouge-1"] == 50.0
     finally:
-        metrics.word_cutter.cache_clear()
+        strings.word_cutter.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_characters_stand_in_for_words_without_jieba(monkeypatch: pytest.MonkeyP
     [("", "abc", 0), ("abcbdab", "bdcaba", 4), ("aaa", "aa", 2), ("x" * 100 + "y", "yx", 1)],
 )
 def test_longest_common_subsequence(a: str, b: str, length: int) -> None:
-    assert metrics.lcs_length(a, b) == metrics.lcs_length(b, a) == length
+    assert strings.lcs_length(a, b) == strings.lcs_length(b, a) == length
 
 
 def test_a_closed_set_has_accuracy_and_macro_f1() -> None:
     labels = ["体育", "体育", "科技", "科技", "Sport", "sport"]
     predicts = ["体育", "科技", "科技", "汽车", "SPORT.", " sport "]
-    found = metrics.closed_set(predicts, labels)
+    found = strings.closed_set(predicts, labels)
     assert found is not None
     assert found.labels == ("sport", "体育", "科技")
     assert found.accuracy == 4 / 6
@@ -94,13 +94,13 @@ def test_a_closed_set_has_accuracy_and_macro_f1() -> None:
     ids=["none recurs", "only one", "several lines", "long"],
 )
 def test_free_text_is_no_closed_set(labels: list[str]) -> None:
-    assert metrics.closed_set(labels, labels) is None
-    assert "accuracy" not in metrics.score(labels, labels)
+    assert strings.closed_set(labels, labels) is None
+    assert "accuracy" not in strings.score(labels, labels)
 
 
 def test_scores_are_means_over_rows() -> None:
-    scores = metrics.score(["体育", "科技", "体育", "财经"], ["体育", "科技", "科技", "体育"])
+    scores = strings.score(["体育", "科技", "体育", "财经"], ["体育", "科技", "科技", "体育"])
     assert scores["exact_match"] == scores["accuracy"] == 0.5
     assert scores["rouge-1"] == 50.0
     assert scores["bleu-4"] == pytest.approx(59.4604 / 2)
-    assert metrics.score([], []) == {}
+    assert strings.score([], []) == {}

@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.errors import DataError, MissingPackage, UsageError
-from luthier.evaluate.types import Answered, Measured, Metric
+from luthier.measure.types import Answered, Measured, Metric
 
 _T = TypeVar("_T")
 METRICS: dict[str, str] = {
-    "labels": "luthier.evaluate.metrics.labels:metrics",
-    "extraction": "luthier.evaluate.metrics.extraction:metrics",
-    "text": "luthier.evaluate.metrics.text:metrics",
-    "numbers": "luthier.evaluate.metrics.numbers:metrics",
-    "tools": "luthier.evaluate.metrics.tools:metrics",
-    "choice": "luthier.evaluate.metrics.choice:metrics",
+    "labels": "luthier.measure.metrics.labels:metrics",
+    "extraction": "luthier.measure.metrics.extraction:metrics",
+    "text": "luthier.measure.metrics.text:metrics",
+    "numbers": "luthier.measure.metrics.numbers:metrics",
+    "tools": "luthier.measure.metrics.tools:metrics",
+    "choice": "luthier.measure.metrics.choice:metrics",
 }
 # What scoring and comparing a task imports beyond the base installation: known before an hour of answering.
 PACKAGES: dict[str, tuple[str, ...]] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from luthier.evaluate.metrics import mean, wanted
-from luthier.evaluate.types import Answered, Measured
+from luthier.measure.metrics import mean, wanted
+from luthier.measure.types import Answered, Measured
 
 LETTERS = "ABCDEFGHIJ"
 # In the patterns, @ stands for the letters of the task.

@@ -19,9 +19,9 @@ from typing import Any, Literal, Protocol, cast
 
 import yaml
 
-from luthier.data import closed
 from luthier.errors import DataError, UsageError
-from luthier.infer.metrics import normalise
+from luthier.measure import closed
+from luthier.measure.strings import normalise
 from luthier.types import Example, Message
 
 Kind = Literal["perplexity", "calls", "choice", "extraction", "labels", "number", "text"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from luthier.errors import DataError, MissingPackage, UsageError
-from luthier.evaluate.metrics import METRICS, PACKAGES, load
-from luthier.evaluate.metrics.labels import calibration, confusion, metrics, per_class, reliability
-from luthier.evaluate.types import Answered
+from luthier.measure.metrics import METRICS, PACKAGES, load
+from luthier.measure.metrics.labels import calibration, confusion, metrics, per_class, reliability
+from luthier.measure.types import Answered
 
 NAMES = ("体育", "财经", "教育", "时政")
 

@@ -6,8 +6,8 @@ import math
 import re
 import unicodedata
 
-from luthier.evaluate.metrics import mean, wanted
-from luthier.evaluate.types import Answered, Measured
+from luthier.measure.metrics import mean, wanted
+from luthier.measure.types import Answered, Measured
 
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(

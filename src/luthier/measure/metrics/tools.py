@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from luthier.evaluate.metrics import checked, mean, micro_f1
-from luthier.evaluate.metrics.json_text import every, same
-from luthier.evaluate.types import Answered, Measured
+from luthier.measure.metrics import checked, mean, micro_f1
+from luthier.measure.metrics.json_text import every, same
+from luthier.measure.types import Answered, Measured
 from luthier.types import ToolCall
 
 _ACTION = re.compile(r"Action:[ \t]*(?P<name>[^\n]+?)[ \t]*\n+[ \t]*Action Input:[ \t]*", re.IGNORECASE)

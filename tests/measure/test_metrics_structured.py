@@ -5,9 +5,9 @@ import json
 import pytest
 
 from luthier.errors import DataError
-from luthier.evaluate.metrics import choice, extraction, numbers, tools
-from luthier.evaluate.metrics.json_text import parse, same
-from luthier.evaluate.types import Answered
+from luthier.measure.metrics import choice, extraction, numbers, tools
+from luthier.measure.metrics.json_text import parse, same
+from luthier.measure.types import Answered
 from luthier.types import ToolCall
 
 SPO = (

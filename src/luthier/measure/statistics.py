@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.errors import DataError, MissingPackage
-from luthier.evaluate.types import Measured
+from luthier.measure.types import Measured
 
 Floats = npt.NDArray[np.float64]
 Test = Literal["mcnemar", "wilcoxon", "randomization"]

@@ -12,8 +12,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from luthier.evaluate.metrics import mean
-from luthier.evaluate.statistics import compare, compare_all
+from luthier.measure.metrics import mean
+from luthier.measure.statistics import compare, compare_all
 
 COUNT = 100
 ROWS = 60

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from luthier.data.sources import legible
+from luthier.streams import legible
 
 WIDTH, ROW, LETTER = 400, 19, 7.0
 MOST_LABEL, NUMBER = 180, 58

@@ -12,10 +12,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from luthier.evaluate.metrics import checked, mean, micro_f1, wanted
-from luthier.evaluate.metrics.json_text import Found, parse, same
-from luthier.evaluate.metrics.text import token_f1
-from luthier.evaluate.types import Answered, Measured
+from luthier.measure.metrics import checked, mean, micro_f1, wanted
+from luthier.measure.metrics.json_text import Found, parse, same
+from luthier.measure.metrics.text import token_f1
+from luthier.measure.types import Answered, Measured
 
 Triple = tuple[str, str, str]
 Counts = tuple[float, float, float]  # matched, answered, wanted

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from luthier.errors import MissingPackage
-from luthier.evaluate.metrics import text
-from luthier.evaluate.types import Answered
+from luthier.measure.metrics import text
+from luthier.measure.types import Answered
 
 ZH = [*"今天天气很好我们去公园吧不错，。", "ab", "12", " "]
 EN = ["the ", "cat ", "sat", " on", " a mat", ". ", "it's ", "3.5 ", "Dogs, ", "\n"]

@@ -8,8 +8,8 @@ import pytest
 
 from luthier.data import formats, registry, sources
 from luthier.errors import DataError, UsageError
-from luthier.evaluate import tasks
-from luthier.evaluate.tasks import Asked, recognise
+from luthier.measure import tasks
+from luthier.measure.tasks import Asked, recognise
 from luthier.types import BadRow, Example, Message, ToolCall
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -1,0 +1,1 @@
+"""Pages that are one file: plots as SVG and what every report has in common."""
