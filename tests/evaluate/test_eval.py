@@ -11,7 +11,8 @@ from luthier import cli
 from luthier.config import load
 from luthier.errors import DataError
 from luthier.evaluate import suite
-from luthier.evaluate.run import Request, evaluate
+from luthier.evaluate.plan import Request
+from luthier.evaluate.run import evaluate
 from luthier.infer.hf import HFEngine
 
 FIGURE = {"before", "after", "delta", "low", "high", "n", "verdict"}

@@ -28,7 +28,8 @@ _SILENT = 10  # seconds between two lines of progress
 class Job:
     """Prompts [n] to answer (`options`), or to score each of a prompt's continuations.
 
-    rows: what else is kept with each answer: source, input, reference.
+    rows: what else is kept with each answer: source, input, reference · only: the one side that is asked, "" for
+    every one.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Job:
     rows: Sequence[Record]
     options: Generation | None = None
     continuations: Sequence[Sequence[Sequence[int]]] = field(default=())
+    only: str = ""
 
     def fingerprint(self, identity: Mapping[str, Any]) -> str:
         """Of all that decides the answers of the system with this identity."""

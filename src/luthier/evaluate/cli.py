@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from luthier.errors import UsageError
 
@@ -18,7 +19,6 @@ Ask the base and the tuned model the same rows, and say with intervals what tuni
   --format json      print report.json
 
 Other keys are those of predict:"""
-_BOOLEANS = {"true": True, "false": False}
 
 
 def main(args: Sequence[str]) -> int:
@@ -28,27 +28,45 @@ def main(args: Sequence[str]) -> int:
 
         print(HELP)
         return main_help("predict")
-    words, task = take(args, "task")
-    words, suite = take(words, "suite")
-    words, baseline = take(words, "baseline")
-    if suite not in (None, *_BOOLEANS):
-        raise UsageError(f"--suite: {suite} -> true or false")
-    if baseline not in (None, "only"):
-        raise UsageError(f"--baseline: {baseline} -> only, or leave it out to compare before and after")
+    words, asked = list(args), dict[str, Any]()
+    for name, read in _READ.items():
+        words, value = take(words, name)
+        if value is not None:
+            asked[name] = read(name, value)
 
     from luthier.config import load, resolve
     from luthier.evaluate import report
-    from luthier.evaluate.run import Request, evaluate
+    from luthier.evaluate.plan import Request
+    from luthier.evaluate.run import evaluate
     from luthier.model import machine
     from luthier.streams import say
 
     config = resolve(load(words, "predict"), machine.detect())
     for note in config.notes:
         say(f"note: {note}")
-    request = Request(task, _BOOLEANS[suite] if suite else None, baseline == "only")
-    result = evaluate(config, request)
+    result = evaluate(config, Request(**asked))
     print(json.dumps(result, ensure_ascii=False) if config.format == "json" else report.table(result))
     return 0
+
+
+def _text(name: str, value: str) -> str:
+    return value
+
+
+def _boolean(name: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise UsageError(f"--{name}: {value} -> true or false")
+    return value == "true"
+
+
+def _only(name: str, value: str) -> bool:
+    if value != "only":
+        raise UsageError(f"--{name}: {value} -> only, or leave it out to compare before and after")
+    return True
+
+
+_READ: dict[str, Callable[[str, str], Any]] = {"task": _text, "suite": _boolean, "baseline": _only}
+"""Options beside the configuration's keys: field of `Request` -> how its value is read."""
 
 
 def take(words: Sequence[str], name: str) -> tuple[list[str], str | None]:
