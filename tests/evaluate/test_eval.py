@@ -61,7 +61,7 @@ def test_a_run_that_learnt_nothing_shows_no_evidence(
     assert all(set(figure) >= FIGURE for figure in figures.values())
     assert {figure["verdict"] for figure in figures.values()} == {"no evidence"}
     assert {figure["n"] for figure in figures.values()} == {12}
-    assert "tokens, longer than any label: they are wrong" in shown["details"][name]["notes"][0]
+    assert "tokens, longer than any label: they are wrong" in shown["details"][name]["notes"][0]["en"]
     assert shown["details"][name]["scoring"]["better"] in ("likelihood", "generation", "no evidence")
     detail = shown["details"][name]
     assert set(detail["labels"]) == set(detail["per_class"]) == set(tasks.LABELS)
@@ -156,7 +156,7 @@ def test_bad_data_is_named(place: Path, tmp_path: Path) -> None:
     file.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     result = evaluate(request(place, tmp_path / "out", dataset=str(file), max_new_tokens=2), QUIET, silent)
     (detail,) = result["details"].values()
-    notes = "\n".join(detail["notes"])
+    notes = "\n".join(one["en"] for one in detail["notes"])
     assert "1 labels (1 rows) never occurred in training: 退款" in notes
     assert "answers before were cut after 2 tokens -> a larger max_new_tokens" in notes
     file.write_text("[]", encoding="utf-8")

@@ -28,7 +28,7 @@ _SILENT = 10  # seconds between two lines of progress
 class Job:
     """Prompts [n] to answer (`options`), or to score each of a prompt's continuations.
 
-    rows: what else is kept with each answer: source, input, reference · only: the one side that is asked, "" for
+    rows: what else is kept with each answer: source, input, reference · only: the one side asked, "" for
     every one.
     """
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.evaluate import sets, suite
 from luthier.evaluate.answers import Job, Record
+from luthier.evaluate.notes import Note, note
 from luthier.evaluate.sets import SUITE, TEXTS, Set
 from luthier.infer.engine import Generation, generation
 from luthier.types import Message
@@ -36,7 +37,7 @@ class Plan:
     jobs: tuple[Job, ...]
     short: frozenset[str] = frozenset()
     items: tuple[suite.Item, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def plan(asked: Sequence[Set], config: Config, request: Request, renderer: Renderer, context: int) -> Plan:
@@ -54,7 +55,7 @@ def plan(asked: Sequence[Set], config: Config, request: Request, renderer: Rende
 
 def _with_suite(plan: Plan, options: Generation, renderer: Renderer, context: int) -> Plan:
     jobs = list(plan.jobs)
-    items, notes = list[suite.Item](), list[str]()
+    items, notes = list[suite.Item](), list[Note]()
     for ability in suite.abilities():
         own = [item for item in suite.items() if item.ability == ability.key]
         prompts = {item.id: renderer.prompt([Message("user", item.prompt)]) for item in own}
@@ -66,7 +67,7 @@ def _with_suite(plan: Plan, options: Generation, renderer: Renderer, context: in
         jobs.append(Job(f"{SUITE}.{ability.key}", [prompts[item.id] for item in fit], rows, limit))
         items += fit
     if len(items) < len(suite.items()):
-        notes.append(f"{len(suite.items()) - len(items)} questions of the suite do not fit into the model")
+        notes.append(note("suite_too_long", count=len(suite.items()) - len(items)))
     jobs.append(_texts(renderer.tokenizer, context))
     return replace(plan, jobs=tuple(jobs), items=tuple(items), notes=tuple(notes))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luthier.evaluate.answers import Job
+from luthier.evaluate.notes import Note, note
 from luthier.evaluate.systems import System
 from luthier.measure import statistics
 from luthier.measure.metrics import extraction, labels
@@ -77,14 +78,10 @@ def about(config: Config, systems: Sequence[System], jobs: Sequence[Job]) -> dic
     }
 
 
-def cut_notes(cut: Mapping[str, int], rows: int, limit: int, given: bool) -> list[str]:
+def cut_notes(cut: Mapping[str, int], rows: int, limit: int, given: bool) -> list[Note]:
     """given: the limit is the user's, and not the length of the longest label."""
-    more = " -> a larger max_new_tokens" if given else ", longer than any label: they are wrong"
-    return [
-        f"{count} of {rows} answers {side} were cut after {limit} tokens{more}"
-        for side, count in cut.items()
-        if count
-    ]
+    key = "answers_cut" if given else "answers_longer_than_labels"
+    return [note(key, count=count, rows=rows, side=side, limit=limit) for side, count in cut.items() if count]
 
 
 def changed(
@@ -138,7 +135,7 @@ def table(result: Mapping[str, Any]) -> str:
         lines += ["", f"{name} ({detail['kind']}): {detail.get('why', '')}".rstrip(": ")]
         width = max(map(len, metrics))
         lines += [f"  {metric:<{width}}  {_words(metric, figure)}" for metric, figure in metrics.items()]
-        lines += [f"  note: {note}" for note in detail["notes"]]
+        lines += [f"  note: {one['en']}" for one in detail["notes"]]
         if "scoring" in detail:
             lines.append("  " + _scoring(detail["scoring"]))
     return "\n".join(lines).lstrip("\n")
@@ -154,7 +151,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         detail = result["details"][name]
         lines += ["", f"## {name}: {detail['kind']}", ""]
         lines += [detail["why"], ""] if detail.get("why") else []
-        lines += [f"- {note}" for note in detail["notes"]] + ([""] if detail["notes"] else [])
+        lines += [f"- {one['en']}" for one in detail["notes"]] + ([""] if detail["notes"] else [])
         lines += [
             "| metric | before | after | difference | 95 % interval | rows | verdict |",
             "|" + "---|" * 7,

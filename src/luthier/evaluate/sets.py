@@ -11,6 +11,7 @@ import numpy as np
 
 from luthier.errors import DataError
 from luthier.evaluate.answers import Job, Record
+from luthier.evaluate.notes import Note, note
 from luthier.infer.engine import Generation
 from luthier.infer.questions import Question, Say, held_out
 from luthier.measure import closed, metrics, tasks
@@ -45,7 +46,7 @@ class Set:
     questions: tuple[Question, ...]
     rows: tuple[Asked, ...]
     labels: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -159,7 +160,7 @@ def _set(name: str, questions: list[Question], kind: str | None, config: Config,
     labels = _all_labels(task.labels, one.references)
     notes = [*one.notes, *_unseen(one.references, trained)]
     if len(labels) > MOST_SCORED:
-        notes.append(f"{len(labels)} labels are more than {MOST_SCORED}: their likelihood is not looked at")
+        notes.append(note("too_many_labels", count=len(labels), most=MOST_SCORED))
     return replace(one, labels=labels, notes=tuple(notes))
 
 
@@ -170,14 +171,14 @@ def _asked(question: Question, thought: Thought) -> Asked:
 
 def _usable(one: Set) -> Set:
     """Without rows that no answer could be held against; each kind of reason is a note."""
-    notes = list[str]()
+    notes = list[Note]()
     reasons = [_unusable(one, i) for i in range(len(one.rows))]
     kept = [i for i, reason in enumerate(reasons) if reason is None]
     lost = [reason for reason in reasons if reason is not None]
     if not kept:
         raise DataError(f"{one.name}: no row can be scored; the first: {lost[0]}")
     if lost:
-        notes.append(f"{len(lost)} of {len(reasons)} rows are not scored; the first: {lost[0]}")
+        notes.append(note("rows_not_scored", count=len(lost), rows=len(reasons), first=lost[0]))
     questions = tuple(one.questions[i] for i in kept)
     return replace(one, questions=questions, rows=tuple(one.rows[i] for i in kept), notes=tuple(notes))
 
@@ -204,7 +205,7 @@ def _all_labels(known: Sequence[str], references: Sequence[str]) -> tuple[str, .
     return tuple(forms.values())
 
 
-def _unseen(references: Sequence[str], trained: tuple[str, ...] | None) -> list[str]:
+def _unseen(references: Sequence[str], trained: tuple[str, ...] | None) -> list[Note]:
     if not trained:
         return []
     seen = {normalise(text) for text in trained}
@@ -213,7 +214,7 @@ def _unseen(references: Sequence[str], trained: tuple[str, ...] | None) -> list[
         return []
     rows = sum(normalise(text) not in seen for text in references)
     shown = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
-    return [f"{len(missing)} labels ({rows} rows) never occurred in training: {shown}"]
+    return [note("labels_not_trained", count=len(missing), rows=rows, shown=shown)]
 
 
 def _trained(config: Config, evaluated: set[str]) -> tuple[str, ...] | None:
@@ -248,5 +249,5 @@ def say_tasks(found: Sequence[Set], say: Say) -> None:
     """What was recognised, before an hour of answering."""
     for one in found:
         say(f"{one.name}: {len(one.rows)} rows, task {one.task.kind}: {one.task.why}")
-        for note in one.notes:
-            say(f"{one.name}: {note}")
+        for told in one.notes:
+            say(f"{one.name}: {told['en']}")
