@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.pages import plots
+from luthier.pages import base, plots
 from luthier.prepare import page
 from luthier.prepare.checks import CHECKS
 from luthier.prepare.report import Finding, Report
@@ -296,8 +296,8 @@ def test_parts_show_the_smallest_second_part() -> None:
 
 
 def test_both_languages_have_the_same_words() -> None:
-    words = page._words()
-    assert set(words) == set(get_args(page.Language))
+    words = base.words("prepare/page.yaml")
+    assert set(words) == set(get_args(base.Language))
     en, zh = words["en"], words["zh"]
     assert en.keys() == zh.keys() and en["figures"].keys() == zh["figures"].keys()
     for key, text in en.items():

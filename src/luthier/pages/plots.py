@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from luthier.streams import legible
+from luthier.pages.texts import printable
 
 WIDTH, ROW, LETTER = 400, 19, 7.0
 MOST_LABEL, NUMBER = 180, 58
@@ -169,7 +169,7 @@ def _anchor(at: float) -> str:
 
 
 def _safe(text: str) -> str:
-    return escape(legible(text))
+    return escape(printable(text))
 
 
 def _text(x: float, y: float, text: str, anchor: str, *, soft: bool = False) -> str:

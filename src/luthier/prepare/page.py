@@ -1,9 +1,6 @@
 """The doctor's report as one HTML file, which needs no network and runs no script.
 
-The texts in it are strangers': every one is escaped by the template engine, its control characters (and those
-that turn the direction of writing) are shown as their escapes, secrets are masked, and the page forbids
-scripts, pictures and requests by its own content security policy, whose one allowance is the hash of its
-style sheet.
+The texts in it are strangers': see `pages.base`.
 
 Plots follow the shape of a finding's `figures`, not the name of its check, so a new check needs nothing here:
 
@@ -18,78 +15,39 @@ Other lists are for programs, and left out.
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any
 
-import jinja2
-import yaml
-from markupsafe import Markup
-
-from luthier.pages import plots
+from luthier.pages import base, plots
+from luthier.pages.base import Language
 from luthier.prepare.report import SEVERITIES, Finding, Report
-from luthier.redact import redact
 
-Language = Literal["en", "zh"]
 FIRST, MOST, REJECTED, SAMPLES, LONGEST = 40, 2000, 200, 8, 600
-_HIDDEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _PERCENTILE = re.compile(r"p\d+|min|max|mean")
 
 
 def page(report: Report, words: Language = "en") -> str:
     """The report as HTML, with the page's own words in English or Chinese."""
-    own, style = _words()[words], _file("page.css")
+    own = base.words("prepare/page.yaml")[words]
     findings = list(_told(report.findings, own))
-    return _template().render(
+    return base.render(
+        "prepare/page.html.jinja",
+        "prepare/page.css",
+        words,
         report=report,
         name=PurePath(report.dataset).name or report.dataset,
-        language=words,
         w=own,
         n=plots.number,
-        style=Markup(style),
-        digest=base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii"),
         verdict=_verdict(report, own),
         account=plots.parts(report.kept, len(report.rejected), f"{own['kept']} / {own['rejected']}"),
         findings=findings,
         skipped=[(own["checks"].get(name, name), reason) for name, reason in report.skipped.items()],
         most_rejected=REJECTED,
     )
-
-
-@functools.cache
-def _words() -> dict[str, dict[str, Any]]:
-    loaded: dict[str, dict[str, Any]] = yaml.safe_load(_file("page.yaml"))
-    return loaded
-
-
-def _file(name: str) -> str:
-    return files("luthier.prepare").joinpath(name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    settings = jinja2.Environment(
-        autoescape=True,
-        finalize=_printable,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return settings.from_string(_file("page.html.jinja"))
-
-
-def _printable(value: Any) -> Any:
-    """What a text shows: hidden characters as escapes, secrets masked. Our own mark-up stays as it is."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return redact(_HIDDEN.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), value))
 
 
 def _verdict(report: Report, own: Mapping[str, Any]) -> str:
@@ -194,12 +152,12 @@ def _plot(value: Any, title: str, beside: Mapping[str, Any], own: Mapping[str, A
             return _histogram(value, title, beside, own)
         counted = len(value) > 1 and not all(map(_PERCENTILE.fullmatch, map(str, value)))
         if counted and all(isinstance(count, int) and count >= 0 for count in value.values()):
-            return plots.bars([(_printable(str(label)), count) for label, count in value.items()], title)
+            return plots.bars([(str(label), count) for label, count in value.items()], title)
         return None
     if not isinstance(value, list | tuple) or not value:
         return None
     if all(map(_is_bar, value)):
-        bars = [(_printable(" → ".join(filter(None, row[:-1]))), row[-1]) for row in value]
+        bars = [(" → ".join(filter(None, row[:-1])), row[-1]) for row in value]
         return plots.bars(bars, title, share=all(isinstance(row[-1], float) for row in value))
     if all(isinstance(row, list | tuple) and len(row) == 2 and all(map(_is_number, row)) for row in value):
         return plots.curve([(row[0], row[1]) for row in value], title)

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from luthier.data.render import Renderer
+from luthier.data.trace import Unit
+from luthier.pages import base
 from luthier.prepare.show_rows import Seen, in_hex, visible
 from luthier.prepare.show_screen import PAIR, bad, title
 from luthier.types import BadRow
 
-TAGS = {"trained": "b", "masked": "i", "cut": "s"}
+TAGS = {"trained": Markup("b"), "masked": Markup("i"), "cut": Markup("s")}
 """Short names: a page has an element for every token."""
 
 
 def page(heading: str, subtitle: str, rows: Sequence[Mapping[str, Any]], closing: str) -> str:
     """The page of `rows` (see `row`). Whatever is in the data is escaped: it is text and nothing else."""
-    source = resources.files(__package__).joinpath("show.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    values = {"tags": TAGS, "pair": PAIR, "numbers": in_hex, "broken": _broken, "visible": visible}
-    return environment.from_string(source).render(
-        heading=visible(heading), subtitle=subtitle, rows=rows, closing=closing, **values
-    )
+    values = {"tags": TAGS, "pair": PAIR, "numbers": _numbers, "broken": _broken, "visible": visible}
+    told = {"heading": visible(heading), "subtitle": subtitle, "rows": rows, "closing": closing}
+    return base.render("prepare/show.html.jinja", "prepare/show.css", "en", **told, **values)
 
 
 def row(seen: Seen, renderer: Renderer) -> dict[str, Any]:
@@ -41,3 +38,8 @@ def row(seen: Seen, renderer: Renderer) -> dict[str, Any]:
 def _broken(text: str) -> Markup:
     """`text` with a sign before every line feed, so that one sees which token has it."""
     return Markup("<u></u>\n").join(visible(text).split("\n"))
+
+
+def _numbers(unit: Unit) -> Markup:
+    """Mark-up, so that ids are not searched for secrets: there is one for every token of a page."""
+    return escape(in_hex(unit))

@@ -13,6 +13,7 @@ from luthier.data.cutoff import Coded, Groups
 from luthier.data.render import Renderer
 from luthier.data.trace import Unit
 from luthier.errors import UsageError
+from luthier.pages.texts import HIDDEN
 from luthier.types import BadRow, Example
 
 BAD = "bad"
@@ -25,10 +26,6 @@ FLAGS = {
 """What a row can be filtered by, in words."""
 _CUT, _ROW = (400, 100), (16_000, 4_000)
 """(The most units that are drawn whole, units at each end of more) of what is cut in one place, of a row."""
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e007f]"
-)
 _PLACE = re.compile(r"(?:(?P<name>.+):)?(?P<low>\d+)(?P<open>-(?P<high>\d*))?")
 
 
@@ -147,7 +144,7 @@ def _ends_of(units: list[Unit | str], most: int, edge: int, kind: str = "") -> l
 def visible(text: str) -> str:
     """The text with what nobody can see, or what a terminal or page would obey, as ‹U+001B›: control and
     formatting characters, but no tabs, line feeds and joiners."""
-    return _UNSEEN.sub(lambda found: f"‹U+{ord(found.group()):04X}›", text)
+    return HIDDEN.sub(lambda found: f"‹U+{ord(found.group()):04X}›", text)
 
 
 def in_hex(unit: Unit) -> str:
