@@ -75,5 +75,7 @@ def _with_suite(plan: Plan, options: Generation, renderer: Renderer, context: in
 def _texts(tokenizer: Any, context: int) -> Job:
     """The suite's prose, each text as far as the model can read it, after its first token."""
     ids = [tokenizer.encode(one.text)[:context] for one in suite.texts()]
-    rows: list[Record] = [{"source": one.id} for one in suite.texts()]
+    rows: list[Record] = [
+        {"source": one.id, "tokens": len(text) - 1} for one, text in zip(suite.texts(), ids, strict=True)
+    ]
     return Job(TEXTS, [one[:1] for one in ids], rows, continuations=[[one[1:]] for one in ids])

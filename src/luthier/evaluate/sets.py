@@ -14,7 +14,7 @@ from luthier.evaluate.answers import Job, Record
 from luthier.evaluate.notes import Note, note
 from luthier.infer.engine import Generation
 from luthier.infer.questions import Question, Say, held_out
-from luthier.measure import closed, metrics, tasks
+from luthier.measure import closed, kinds, metrics, tasks
 from luthier.measure.strings import normalise, without_thought
 from luthier.measure.tasks import Asked, Task
 from luthier.measure.types import Answered, Measured
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 SUITE, TEXTS = "suite", "general_text"
 """Tasks of the report that are no data set of the user's."""
 RESERVED = {SUITE, TEXTS}
-METRIC_OF = {"calls": "tools", "number": "numbers"}
-"""Kinds of tasks whose metrics have another name."""
 MOST_SCORED = 200  # labels; more would make each row as long as a text
 _SLACK = 4  # tokens beyond the longest label: an answer that is longer is none of the labels
 
@@ -83,6 +81,7 @@ def jobs(one: Set, options: Generation, renderer: Renderer, given: bool) -> list
         answers = [
             [continuation(q, row.answer, renderer)] for q, row in zip(one.questions, one.rows, strict=True)
         ]
+        rows = [{**row, "tokens": len(ids[0])} for row, ids in zip(rows, answers, strict=True)]
         return [Job(one.name, prompts, rows, continuations=answers)]
     if one.task.kind != "labels" or len(one.labels) > MOST_SCORED:
         return [Job(one.name, prompts, rows, options)]
@@ -131,14 +130,8 @@ def measure(one: Set, got: Mapping[str, Sequence[Record]], thought: Thought) -> 
     return {"": said, "likelihood": replace(said, answers=likely, cut=(), scores=scores)}
 
 
-def perplexity(nats: Sequence[float], tokens: Sequence[int]) -> Measured:
-    """exp of the mean negative log likelihood of a token over all rows (Jelinek et al., 1977)."""
-    rows = np.stack([-np.array(nats, np.float64), np.array(tokens, np.float64)], axis=1)
-    return Measured(rows, lambda sums: np.exp(sums[..., 0] / np.maximum(sums[..., 1], 1)), higher=False)
-
-
 def metric_of(one: Set) -> Callable[[Answered], dict[str, Measured]]:
-    return metrics.load(METRIC_OF.get(one.task.kind, one.task.kind))
+    return metrics.load(kinds.METRICS_OF.get(one.task.kind, one.task.kind))
 
 
 Thought = tuple[str, str] | None

@@ -1,0 +1,19 @@
+"""What follows from the kind of a task: by which metrics it is scored, and how their values are written."""
+
+from __future__ import annotations
+
+METRICS_OF = {"calls": "tools", "number": "numbers"}
+"""Kinds of tasks whose metrics have another name: `tasks.Kind` -> a row of `metrics.METRICS`."""
+
+PLAIN = frozenset(
+    "rouge-1 rouge-2 rouge-l bleu-4 sacrebleu chrf perplexity length_gap schema_missing schema_extra "
+    "schema_type".split()
+)
+"""Metrics that are no shares; all others are shown in per cent."""
+
+
+def number(metric: str, value: float | None) -> str:
+    """The value of a metric for people, "-" where there is none; `likelihood_` before its name is no matter."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if metric.removeprefix("likelihood_") in PLAIN else f"{value * 100:.1f} %"
