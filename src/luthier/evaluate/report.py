@@ -6,12 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from luthier.evaluate.answers import Job
 from luthier.evaluate.notes import Note, note
 from luthier.evaluate.systems import System
-from luthier.measure import statistics
+from luthier.measure import kinds, statistics
 from luthier.measure.metrics import extraction, labels
 from luthier.measure.types import Answered, Measured
 from luthier.runs import manifest
@@ -20,13 +18,7 @@ if TYPE_CHECKING:
     from luthier.config import Config
 
 Figure = dict[str, Any]
-EXAMPLES = 5
 _LONGEST = 160  # characters of a text in a table
-_PLAIN = {
-    *("rouge-1", "rouge-2", "rouge-l", "bleu-4", "sacrebleu", "chrf", "perplexity", "length_gap"),
-    *("schema_missing", "schema_extra", "schema_type"),
-}
-"""Metrics that are no shares; all others are shown in per cent."""
 
 
 def figures(measured: Mapping[str, Mapping[str, Measured]], seed: int) -> dict[str, Figure]:
@@ -82,23 +74,6 @@ def cut_notes(cut: Mapping[str, int], rows: int, limit: int, given: bool) -> lis
     """given: the limit is the user's, and not the length of the longest label."""
     key = "answers_cut" if given else "answers_longer_than_labels"
     return [note(key, count=count, rows=rows, side=side, limit=limit) for side, count in cut.items() if count]
-
-
-def changed(
-    said: Mapping[str, Answered], measured: Mapping[str, Mapping[str, Measured]]
-) -> dict[str, list[dict[str, Any]]]:
-    """The rows that tuning mended and those that it broke most, by the first metric that rates rows."""
-    if len(said) < 2:
-        return {}
-    name = next((n for n, one in measured["after"].items() if one.per_row is not None), None)
-    before, after = (measured[side][name].per_row if name else None for side in ("before", "after"))
-    if before is None or after is None:
-        return {}
-    gain = (after - before) * (1 if measured["after"][str(name)].higher else -1)
-    order = np.argsort(-gain, kind="stable")
-    fixed = [_row(int(i), said) for i in order[:EXAMPLES] if gain[i] > 0]
-    broken = [_row(int(i), said) for i in order[::-1][:EXAMPLES] if gain[i] < 0]
-    return {"fixed": fixed, "broken": broken}
 
 
 def by_part(kind: str, said: Mapping[str, Answered]) -> dict[str, Any]:
@@ -164,29 +139,12 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(i: int, said: Mapping[str, Answered]) -> dict[str, Any]:
-    after = said["after"]
-    texts = {side: one.answers[i] for side, one in said.items()}
-    return {
-        "source": after.sources[i],
-        "input": after.inputs[i],
-        "reference": after.references[i],
-        **texts,
-    }
-
-
-def _number(metric: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if metric in _PLAIN else f"{value * 100:.1f} %"
-
-
 def _interval(metric: str, figure: Figure) -> str:
-    return f"{_number(metric, figure['low'])} to {_number(metric, figure['high'])}"
+    return f"{kinds.number(metric, figure['low'])} to {kinds.number(metric, figure['high'])}"
 
 
 def _words(metric: str, figure: Figure) -> str:
-    before, after = (_number(metric, figure[side]) for side in ("before", "after"))
+    before, after = (kinds.number(metric, figure[side]) for side in ("before", "after"))
     interval = _interval(metric, figure)
     if figure["verdict"] is None:
         value = after if figure["after"] is not None else before
@@ -195,7 +153,7 @@ def _words(metric: str, figure: Figure) -> str:
 
 
 def _markdown_row(metric: str, figure: Figure) -> str:
-    values = [_number(metric, figure[name]) for name in ("before", "after", "delta")]
+    values = [kinds.number(metric, figure[name]) for name in ("before", "after", "delta")]
     cells = [metric, *values, _interval(metric, figure), str(figure["n"]), figure["verdict"] or "-"]
     return f"| {' | '.join(cells)} |"
 

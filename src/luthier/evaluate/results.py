@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from luthier.config import Config
-from luthier.evaluate import report, sets, suite
+from luthier.evaluate import calibrate, examples, report, sets, slices, suite
 from luthier.evaluate.answers import Record
+from luthier.evaluate.notes import note
 from luthier.evaluate.plan import Plan
 from luthier.evaluate.sets import SUITE, TEXTS, Set, Thought
-from luthier.measure import metrics, statistics
+from luthier.measure import statistics
+from luthier.measure.metrics import perplexity
 from luthier.measure.strings import without_thought
 from luthier.measure.types import Answered, Measured
 from luthier.runs import hashing
@@ -37,29 +39,59 @@ class Heard:
     measured: Mapping[str, Mapping[str, Mapping[str, Measured]]]
 
     @property
+    def answered(self) -> bool:
+        """Whether anything was answered; texts of pre-training are only read."""
+        return self.one.task.kind != "perplexity"
+
+    @property
     def written(self) -> dict[str, Answered]:
         """side -> what was answered by generation."""
         return {side: ways[""] for side, ways in self.said.items()}
+
+    @property
+    def by_generation(self) -> dict[str, Mapping[str, Measured]]:
+        """side -> the metrics of what was answered by generation."""
+        return {side: ways[""] for side, ways in self.measured.items()}
 
 
 def result(plan: Plan, got: Mapping[str, Got], config: Config, thought: Thought) -> dict[str, Any]:
     """`tasks` and `details` of report.json. got: side -> records by job."""
     tasks: dict[str, dict[str, Any]] = {}
     details: dict[str, dict[str, Any]] = {}
-    for one in plan.sets:
-        tasks[one.name], details[one.name] = _of_set(one, plan, got, config, thought)
+    of_sets = [_measured(one, plan, got, config, thought) for one in plan.sets]
+    for heard in of_sets:
+        tasks[heard.one.name], details[heard.one.name] = _of_set(heard)
+    found = slices.by_dataset([(heard.one, heard.by_generation) for heard in of_sets], config.seed)
+    for name, parts in found.items():
+        details[name].setdefault("slices", {})["dataset"] = parts
     if plan.items:
         measured = {side: _suite(plan, records, thought) for side, records in got.items()}
         tasks[SUITE] = report.figures(measured, config.seed)
         tasks[TEXTS] = report.figures({s: _text_loss(plan, TEXTS, r) for s, r in got.items()}, config.seed)
-        details[SUITE] = {"kind": "suite", "notes": list(plan.notes), **suite.identity()}
-        details[TEXTS] = {"kind": "perplexity", "notes": []}
+        points = {side: _points(plan, found) for side, found in measured.items()}
+        cut = {side: _suite_cut(records) for side, records in got.items()}
+        notes = [
+            *plan.notes,
+            *(note("suite_cut", side=s, count=n, rows=len(plan.items)) for s, n in cut.items() if n),
+        ]
+        details[SUITE] = {"kind": "suite", "notes": notes, "cut": cut, **suite.identity(), "points": points}
+        whole = {"rows": len(suite.texts()), "sha256": suite.identity()["sha256"]}
+        details[TEXTS] = {"kind": "perplexity", "notes": [], **whole}
     return {"tasks": tasks, "details": details}
 
 
-def _of_set(
-    one: Set, plan: Plan, got: Mapping[str, Got], config: Config, thought: Thought
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _measured(one: Set, plan: Plan, got: Mapping[str, Got], config: Config, thought: Thought) -> Heard:
+    said = {side: sets.measure(one, records, thought) for side, records in got.items()}
+    if one.task.kind == "perplexity":
+        losses = {side: {"": _text_loss(plan, one.name, records)} for side, records in got.items()}
+        return Heard(one, plan, config, thought, got, said, losses)
+    metric = sets.metric_of(one)
+    measured = {side: {way: metric(found) for way, found in ways.items()} for side, ways in said.items()}
+    return Heard(one, plan, config, thought, got, said, measured)
+
+
+def _of_set(heard: Heard) -> tuple[dict[str, Any], dict[str, Any]]:
+    one, measured, config = heard.one, heard.measured, heard.config
     details: dict[str, Any] = {
         "kind": one.task.kind,
         "why": one.task.why,
@@ -68,19 +100,12 @@ def _of_set(
         "sha256": hashing.sha256_json([[row.question, row.answer] for row in one.rows]),
         "notes": list(one.notes),
     }
-    if one.task.kind == "perplexity":
-        losses = {side: _text_loss(plan, one.name, records) for side, records in got.items()}
-        return report.figures(losses, config.seed), details
-    said = {side: sets.measure(one, records, thought) for side, records in got.items()}
-    metric = metrics.load(sets.METRIC_OF.get(one.task.kind, one.task.kind))
-    measured = {side: {way: metric(found) for way, found in ways.items()} for side, ways in said.items()}
     figures: dict[str, Any] = {}
     for way in next(iter(measured.values())):
         found = report.figures({side: ways[way] for side, ways in measured.items()}, config.seed)
         figures |= {f"{way}_{name}" if way else name: figure for name, figure in found.items()}
     figures.pop("likelihood_outside_labels", None)  # by its making never outside
-    heard = Heard(one, plan, config, thought, got, said, measured)
-    for part in DETAILS:
+    for part in DETAILS if heard.answered else (_slices,):
         found = part(heard)
         details["notes"] += found.pop("notes", [])
         details |= found
@@ -118,10 +143,21 @@ def _scoring(heard: Heard) -> dict[str, Any]:
 
 
 def _changed(heard: Heard) -> dict[str, Any]:
-    return dict(report.changed(heard.written, {side: ways[""] for side, ways in heard.measured.items()}))
+    return dict(examples.changed(heard.one.task.kind, heard.written, heard.by_generation))
 
 
-DETAILS: tuple[Callable[[Heard], dict[str, Any]], ...] = (_cut, _parts, _scoring, _changed)
+def _extremes(heard: Heard) -> dict[str, Any]:
+    return dict(examples.extremes(heard.one.task.kind, heard.said, heard.measured))
+
+
+def _slices(heard: Heard) -> dict[str, Any]:
+    return slices.slices(heard.one, heard.by_generation, heard.config.seed)
+
+
+DETAILS: tuple[Callable[[Heard], dict[str, Any]], ...] = (
+    *(_cut, _parts, _scoring, calibrate.calibration),
+    *(_changed, _extremes, _slices),
+)
 """What is told of a set beside its figures: keys of `details.{name}`; their "notes" are put together."""
 
 
@@ -134,7 +170,21 @@ def _suite(plan: Plan, got: Got, thought: Thought) -> dict[str, Measured]:
     return suite.measured(plan.items, said)
 
 
+def _points(plan: Plan, measured: Mapping[str, Measured]) -> dict[str, dict[str, float]]:
+    """Ability -> question -> 1 or 0, so that two runs can be compared on the questions that both had."""
+    found: dict[str, dict[str, float]] = {}
+    for ability, one in measured.items():
+        asked = [item.id for item in plan.items if item.ability == ability]
+        assert one.per_row is not None, "right or wrong of each question"
+        found[ability] = dict(zip(asked, one.per_row.tolist(), strict=True))
+    return found
+
+
+def _suite_cut(got: Got) -> int:
+    return sum(bool(one["cut"]) for ability in suite.abilities() for one in got[f"{SUITE}.{ability.key}"])
+
+
 def _text_loss(plan: Plan, name: str, got: Got) -> dict[str, Measured]:
     job = next(job for job in plan.jobs if job.name == name)
     nats = [float(record["scores"][0]) for record in got[name]]
-    return {"perplexity": sets.perplexity(nats, [len(one[0]) for one in job.continuations])}
+    return {"perplexity": perplexity.measured(nats, [len(one[0]) for one in job.continuations])}

@@ -16,6 +16,11 @@ changed nothing, before and after may swap places in any row (Noreen 1989; Yeh, 
 A verdict other than "no evidence" needs both: an interval without zero and p < 0.04, after Holm's correction
 where several metrics are judged together. An exact test at 0.05 is wrong in 5 % of cases, no less; the margin
 keeps the untrained model's share of "no evidence" above 95 % also when it is counted in a thousand seeds.
+
+It also needs a difference that can be seen: at least `RELEVANT`, half of the last digit that reports show
+(0.1 % of a share, 0.001 of another metric). With enough rows any difference becomes significant, and with
+likelihoods a few suffice: two calibration errors that differ by rounding do so in every row. "Improved by
+0.0 %" would send a reader after nothing.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ Test = Literal["mcnemar", "wilcoxon", "randomization"]
 Verdict = Literal["improved", "no evidence", "regressed"]
 
 LEVEL, SIGNIFICANT = 0.95, 0.04
+RELEVANT = 0.0005
 RESAMPLES = 1000
 # Exchanges of the randomization test; the second number when none of the first was as extreme as the data.
 EXCHANGES, MORE = 2000, 10_000
@@ -184,10 +190,10 @@ def _comparison(
     corrected: float,
 ) -> Comparison:
     low, high = bounds
-    verdict: Verdict = "no evidence"
-    if corrected < SIGNIFICANT and (low > 0 or high < 0):
-        verdict = "improved" if (low > 0) == after.higher else "regressed"
     values = before.value, after.value
+    verdict: Verdict = "no evidence"
+    if corrected < SIGNIFICANT and (low > 0 or high < 0) and abs(values[1] - values[0]) >= RELEVANT:
+        verdict = "improved" if (low > 0) == after.higher else "regressed"
     return Comparison(
         *values, values[1] - values[0], low, high, len(after.rows), test[1], test[0], verdict, corrected
     )

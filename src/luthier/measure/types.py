@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,16 @@ class Measured:
     def value(self) -> float:
         """The metric over all rows."""
         return float(self.of(self.rows.sum(0)))
+
+    @property
+    def each(self) -> npt.NDArray[np.float64]:
+        """The metric of each row by itself, [n]: also of metrics that are no means, such as micro-F1."""
+        return self.of(self.rows) if self.per_row is None else self.per_row
+
+    def subset(self, places: Sequence[int]) -> Measured:
+        """The metric over the rows at these places."""
+        at = np.asarray(places, dtype=np.intp)
+        return replace(self, rows=self.rows[at], per_row=None if self.per_row is None else self.per_row[at])
 
 
 @dataclass(frozen=True, eq=False)
