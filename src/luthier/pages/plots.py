@@ -8,16 +8,12 @@ told apart in grey. Every plot has a title that a screen reader reads, every bar
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
-from html import escape
 
-from luthier.pages.texts import printable
+from luthier.pages import svg
+from luthier.pages.svg import MOST_LABEL, WIDTH
 
-WIDTH, ROW, LETTER = 400, 19, 7.0
-MOST_LABEL, NUMBER = 180, 58
-_BAR, _RULE, _INK = "#5b7a99", "#c9c7c0", "currentColor"
-_FONT = 'font-family="system-ui, sans-serif" font-size="12"'
+ROW, NUMBER = 19, 58
 
 
 def bars(items: Sequence[tuple[str, float]], title: str, *, share: bool = False, most: int = 16) -> str:
@@ -28,7 +24,7 @@ def bars(items: Sequence[tuple[str, float]], title: str, *, share: bool = False,
     are parts of 1, written in percent.
     """
     rows = _shortened(items, most)
-    widths = [_wide(label) for label, _ in rows]
+    widths = [svg.wide(label) for label, _ in rows]
     above = sum(width > MOST_LABEL for width in widths) > len(rows) / 4
     left = 0.0 if above else min(MOST_LABEL, max(widths, default=0.0)) + 8
     tall = 2 * ROW - 2 if above else ROW
@@ -37,23 +33,23 @@ def bars(items: Sequence[tuple[str, float]], title: str, *, share: bool = False,
     for k, (label, value) in enumerate(rows):
         middle = (k + 1) * tall - ROW / 2
         if value is None:
-            drawn.append(_text(left, middle + 4, label, "start", soft=True))
+            drawn.append(svg.text(left, middle + 4, label, "start", soft=True))
             continue
         length = max(1.0, (WIDTH - left - NUMBER) * value / peak) if value else 0.0
         told = f"{value:.1%}" if share else number(value)
         named = (
-            (0, middle - 11, _fit(label, WIDTH), "start")
+            (0, middle - 11, svg.fit(label, WIDTH), "start")
             if above
-            else (left - 8, middle + 4, _fit(label), "end")
+            else (left - 8, middle + 4, svg.fit(label), "end")
         )
         drawn.append(
-            f"<g><title>{_safe(label)}: {told}</title>"
-            + _text(*named)
-            + _box(left, middle - 6, length, 12, "bar")
-            + _text(left + length + 5, middle + 4, told, "start", soft=True)
+            f"<g><title>{svg.safe(label)}: {told}</title>"
+            + svg.text(*named)
+            + svg.box(left, middle - 6, length, 12, "bar")
+            + svg.text(left + length + 5, middle + 4, told, "start", soft=True)
             + "</g>"
         )
-    return _svg(drawn, tall * len(rows), title)
+    return svg.drawing(drawn, tall * len(rows), title)
 
 
 def histogram(
@@ -69,19 +65,19 @@ def histogram(
     for begin, end, count in zip(edges, edges[1:], counts, strict=False):
         height = max(1.0, (base - top) * count / peak) if count else 0.0
         width = max(1.0, (end - begin) * scale - 0.75)
-        box = _box(left + (begin - low) * scale, base - height, width, height, "bar")
+        box = svg.box(left + (begin - low) * scale, base - height, width, height, "bar")
         told = f"{number(begin)} – {number(end)}: {number(count)}"
         drawn.append(f"<g><title>{told}</title>{box}</g>")
-    drawn.append(_line(left, base, WIDTH - left, base, "rule"))
+    drawn.append(svg.line(left, base, WIDTH - left, base, "rule"))
     for tick in ticks(low, high):
         at = left + (tick - low) * scale
-        drawn.append(_text(at, base + 15, number(tick), _anchor(at), soft=True))
+        drawn.append(svg.text(at, base + 15, number(tick), _anchor(at), soft=True))
     for k, (name, value) in enumerate((marks or {}).items()):
         at, dashed = left + (value - low) * scale, ' stroke-dasharray="4 3"'
-        drawn.append(_line(at, 12 * (k % 2) + 4, at, base, "mark", dashed))
+        drawn.append(svg.line(at, 12 * (k % 2) + 4, at, base, "mark", dashed))
         side = "end" if at > WIDTH / 2 else "start"
-        drawn.append(_text(at + (-4 if side == "end" else 4), 12 * (k % 2) + 12, name, side))
-    return _svg(drawn, base + 20, title)
+        drawn.append(svg.text(at + (-4 if side == "end" else 4), 12 * (k % 2) + 12, name, side))
+    return svg.drawing(drawn, base + 20, title)
 
 
 def curve(points: Sequence[tuple[float, float]], title: str) -> str:
@@ -93,13 +89,13 @@ def curve(points: Sequence[tuple[float, float]], title: str) -> str:
     placed += [(WIDTH * 0.98 * x / peak_x, base - (base - top) * y / peak_y) for x, y in points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
     last = points[-1] if points else (0, 0)
-    line = f'<polyline class="mark" points="{path}" fill="none" stroke="{_BAR}" stroke-width="2"/>'
-    dots = [f'<circle class="bar" cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{_BAR}"/>' for x, y in placed[1:]]
-    drawn = [_line(0, base, WIDTH, base, "rule"), line, *dots]
-    drawn.append(_text(WIDTH, top - 5, number(last[1]), "end"))
-    drawn.append(_text(WIDTH, base + 15, number(last[0]), "end", soft=True))
-    drawn.append(_text(0, base + 15, "0", "start", soft=True))
-    return _svg(drawn, base + 20, title)
+    line = f'<polyline class="mark" points="{path}" fill="none" stroke="{svg.BAR}" stroke-width="2"/>'
+    dots = [svg.circle(x, y, 2.5, "bar") for x, y in placed[1:]]
+    drawn = [svg.line(0, base, WIDTH, base, "rule"), line, *dots]
+    drawn.append(svg.text(WIDTH, top - 5, number(last[1]), "end"))
+    drawn.append(svg.text(WIDTH, base + 15, number(last[0]), "end", soft=True))
+    drawn.append(svg.text(0, base + 15, "0", "start", soft=True))
+    return svg.drawing(drawn, base + 20, title)
 
 
 def parts(first: float, second: float, title: str) -> str:
@@ -108,10 +104,10 @@ def parts(first: float, second: float, title: str) -> str:
     length = WIDTH * first / whole
     if second:
         length = min(length, WIDTH - 2.0)
-    drawn = [_box(0, 0, length, 8, "first")]
+    drawn = [svg.box(0, 0, length, 8, "first")]
     if second:
-        drawn.append(_box(length, 0, WIDTH - length, 8, "second"))
-    return _svg(drawn, 8, title)
+        drawn.append(svg.box(length, 0, WIDTH - length, 8, "second"))
+    return svg.drawing(drawn, 8, title)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -140,62 +136,7 @@ def _shortened(items: Sequence[tuple[str, float]], most: int) -> list[tuple[str,
     return [*items[:head], (f"… {len(items) - head - tail:,} …", None), *items[-tail:]]
 
 
-def _signs(sign: str) -> float:
-    return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
-
-
-def _wide(label: str) -> float:
-    """Its width in units, about."""
-    return sum(map(_signs, label)) * LETTER
-
-
-def _fit(label: str, room: float = MOST_LABEL) -> str:
-    """`label`, cut with an ellipsis where it is wider than `room`."""
-    if _wide(label) <= room:
-        return label
-    width, kept = LETTER, ""
-    for sign in label:
-        width += _signs(sign) * LETTER
-        if width > room:
-            break
-        kept += sign
-    return kept.rstrip() + "…"
-
-
 def _anchor(at: float) -> str:
     if at < 20:
         return "start"
     return "end" if at > WIDTH - 20 else "middle"
-
-
-def _safe(text: str) -> str:
-    return escape(printable(text))
-
-
-def _text(x: float, y: float, text: str, anchor: str, *, soft: bool = False) -> str:
-    kind = ' class="soft"' if soft else ""
-    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{_INK}">{_safe(text)}</text>'
-
-
-def _box(x: float, y: float, width: float, height: float, kind: str) -> str:
-    colour = _RULE if kind == "second" else _BAR
-    return (
-        f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-        f' fill="{colour}"/>'
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str, more: str = "") -> str:
-    colour = _INK if kind == "mark" else _RULE
-    return (
-        f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-        f' stroke="{colour}"{more}/>'
-    )
-
-
-def _svg(drawn: Sequence[str], height: float, title: str) -> str:
-    named = _safe(title)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img"'
-        f' aria-label="{named}" {_FONT}><title>{named}</title>{"".join(drawn)}</svg>'
-    )
