@@ -232,6 +232,6 @@ def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
 
 @functools.cache
 def _rows() -> list[dict[str, Any]]:
-    text = files("luthier.export.gguf").joinpath("pretokenizers.yaml").read_text("utf-8")
+    text = files("luthier.gguf").joinpath("pretokenizers.yaml").read_text("utf-8")
     loaded: list[dict[str, Any]] = yaml.safe_load(text)
     return loaded

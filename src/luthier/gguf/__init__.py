@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from luthier.export.gguf import architectures, tensors, vocabulary, write
-from luthier.export.gguf.write import Say
+from luthier.gguf import architectures, tensors, vocabulary, write
+from luthier.gguf.write import Say
 from luthier.streams import say as to_stderr
 
 Kind = Literal["f32", "f16", "bf16"]
@@ -32,7 +32,7 @@ def convert(
     weights = tensors.Weights(folder)
     words = vocabulary.fields(folder, int(weights.shape("model.embed_tokens.weight")[0]), template)
     fields: dict[str, Any] = {
-        "general.name": folder.name,
+        "general.name": _name(folder, words["tokenizer.ggml.tokens"]),
         "general.file_type": write.FILE_TYPE[dtype],
         "general.quantization_version": 2,
         **{f"{one.name}.{key}": value for key, value in numbers.items()},
@@ -42,6 +42,12 @@ def convert(
         say(f"note: {note}")
     write.write(out, one.name, fields, tensors.plan(weights, config, one, dtype), say)
     return out
+
+
+def _name(folder: Path, tokens: list[str]) -> str:
+    """llama.cpp gives models whose name says phi-3 rules about tokens, and fails where these are missing."""
+    named = folder.name.lower()
+    return "model" if ("phi3" in named or "phi-3" in named) and "</s>" not in tokens else folder.name
 
 
 def _config(folder: Path) -> Any:

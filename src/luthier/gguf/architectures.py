@@ -174,6 +174,6 @@ def _layers(config: PretrainedConfig, one: Architecture) -> None:
 
 @functools.cache
 def _rows() -> dict[str, Any]:
-    text = files("luthier.export.gguf").joinpath("architectures.yaml").read_text("utf-8")
+    text = files("luthier.gguf").joinpath("architectures.yaml").read_text("utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text)
     return loaded

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 
 from luthier.errors import ExportError, MissingPackage
-from luthier.export.gguf import architectures
-from luthier.export.gguf.architectures import Architecture
+from luthier.gguf import architectures
+from luthier.gguf.architectures import Architecture
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.errors import ExportError
-from luthier.export.gguf.tensors import Tensor, encode
+from luthier.gguf.tensors import Tensor, encode
 from luthier.runs import atomic, space
 
 if TYPE_CHECKING:
