@@ -59,16 +59,16 @@ def _written(loaded: Loaded) -> dict[str, Any]:
     """
     texts = {k: raw for k, raw in loaded.raw.items() if k in KEYS and KEYS[k].kind == "str"}
     kept = {k: v for k, v in loaded.values.items() if k in KEYS or not redact.secret_name(k)}
-    return {k: _escaped(texts.get(k, v)) if v is not None else v for k, v in kept.items()}
+    return {k: escaped(texts.get(k, v)) if v is not None else v for k, v in kept.items()}
 
 
-def _escaped(value: Any) -> Any:
+def escaped(value: Any) -> Any:
     """A value whose texts are read back as they are: nothing in them refers to anything any more."""
     if isinstance(value, str):
         return value.replace("${", "\\${")
     if isinstance(value, dict):
-        return {key: _escaped(one) for key, one in value.items()}
-    return [_escaped(one) for one in value] if isinstance(value, list) else value
+        return {key: escaped(one) for key, one in value.items()}
+    return [escaped(one) for one in value] if isinstance(value, list) else value
 
 
 def _translate(loaded: Loaded) -> None:
