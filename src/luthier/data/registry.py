@@ -332,10 +332,10 @@ def _check_stage(spec: DatasetSpec, stage: str | None) -> None:
             f"holds KTO verdicts, also of bad answers, which {_use(stage)} cannot use"
             ' -> keep the good answers and leave out the column "kto_tag"; verdicts are for stage: kto'
         )
-    if spec.formatting == "text" and stage != "pt":
+    if spec.formatting == "text" and stage not in ("pt", "eval"):
         instead = "use rows with questions" if stage == "predict" else "use stage: pt"
         raise Refusal(f"holds plain text without answers, which {_use(stage)} cannot use -> {instead}")
 
 
 def _use(stage: str) -> str:
-    return "prediction" if stage == "predict" else f"stage {stage}"
+    return {"predict": "prediction", "eval": "evaluation"}.get(stage, f"stage {stage}")

@@ -17,6 +17,7 @@ from luthier.evaluate.notes import Note, note
 from luthier.evaluate.sets import Set
 from luthier.measure import kinds, statistics
 from luthier.measure.kinds import leading
+from luthier.measure.metrics.tools import calls
 from luthier.measure.strings import normalise
 from luthier.measure.types import Measured
 
@@ -27,6 +28,7 @@ Places = dict[str, list[int]]
 
 CLASSES = 20
 """So many classes are slices, those with most rows."""
+NO_CALL = "no call"
 HAN, LATIN, OTHER = "Chinese characters", "Latin letters", "other script"
 _HAN_SHARE = 0.2  # of the letters; one character stands for several letters, and Chinese keeps foreign names
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -106,11 +108,15 @@ def _lengths(one: Set) -> Places:
 
 
 def _classes(one: Set) -> Places:
-    """The right labels of closed sets, those with most rows."""
-    if one.task.kind != "labels":
+    """The right labels of closed sets, or the tools that are to be called; those with most rows."""
+    if one.task.kind == "labels":
+        written = {normalise(label): label for label in one.labels}
+        found = _grouped([written[normalise(text)] for text in one.references])
+    elif one.task.kind == "calls":
+        names = [", ".join(call.name for call in calls(text)) for text in one.references]
+        found = _grouped([name or NO_CALL for name in names])
+    else:
         return {}
-    written = {normalise(label): label for label in one.labels}
-    found = _grouped([written[normalise(text)] for text in one.references])
     return dict(sorted(found.items(), key=lambda pair: -len(pair[1]))[:CLASSES])
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from luthier.errors import DataError, TemplateError
 from luthier.infer.engine import Generation, text_of
+from luthier.measure import tasks
 from luthier.types import BadRow, Example, Message, Row
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ Place = tuple[int, str]
 class Question:
     """One row: the prompt in tokens, the reference answer ("" where the row has none), and "file:row".
 
-    example: what is asked, and as its only branch the turn that answers it · dataset: name of its set.
+    example: what is asked, and as its only branch the turn that answers it · dataset: name of its set ·
+    turn: 0 for the row's last turn, else the place of an earlier one, counted from 1, as `source` names it.
     """
 
     prompt: list[int]
@@ -33,21 +35,28 @@ class Question:
     source: str
     example: Example
     dataset: str
+    turn: int = 0
 
 
-def questions(config: Config, renderer: Renderer, say: Say) -> list[Question]:
+def questions(config: Config, renderer: Renderer, say: Say, evaluating: bool = False) -> list[Question]:
     """Rows of the data sets to predict on, in order, with their prompts.
 
     That is `eval_dataset`, or `dataset` where it is given on the command line; without eval_dataset the part
-    of `dataset` that val_size holds out. Raises DataError when nothing is left or too many rows are bad.
+    of `dataset` that val_size holds out. evaluating: ask also for each earlier turn of a row in which the
+    model is to call a tool, and take texts of pre-training, whose prompt is their first token.
+    Raises DataError when nothing is left or too many rows are bad.
     """
     names, wanted = _which(config, renderer, say)
     ends = Generation(stop_ids=frozenset(renderer.stop_ids), stop_strings=renderer.stop_strings)
-    found = [
-        _question(example, names[place[0]], config, renderer, ends)
-        for place, example in _examples(names, config, say)
-        if wanted is None or place in wanted
-    ]
+    found = []
+    for place, example in _examples(names, config, say, "eval" if evaluating else "predict"):
+        if wanted is not None and place not in wanted:
+            continue
+        for part in tasks.turns(example) if evaluating else (example,):
+            one = _question(part, names[place[0]], config, renderer, ends)
+            turn = sum(message.role != "system" for message in part.trunk) + 1
+            early = part is not example
+            found.append(replace(one, turn=turn, source=f"{one.source}, turn {turn}") if early else one)
     if not found:
         raise DataError(f"{', '.join(names)}: no row to predict on; check the data set and max_samples")
     return found
@@ -72,6 +81,11 @@ def _which(config: Config, renderer: Renderer, say: Say) -> tuple[Sequence[str],
     if config.eval_dataset:
         return config.eval_dataset, None
     if held_out(config):
+        if config.stage == "pt":
+            raise DataError(
+                "val_size: holds out blocks of pre-training text, whose documents may go on in blocks that"
+                " were trained -> eval_dataset, or --dataset with texts of their own"
+            )
         held = prepare.prepare(config, renderer, lambda _: None).evals["validation"]
         assert isinstance(held, store.Corpus), "only pre-training streams"
         say(f"predicting on the {len(held)} rows that val_size held out")
@@ -80,13 +94,13 @@ def _which(config: Config, renderer: Renderer, say: Say) -> tuple[Sequence[str],
     return config.dataset, None
 
 
-def _examples(names: Sequence[str], config: Config, say: Say) -> Iterator[tuple[Place, Example]]:
+def _examples(names: Sequence[str], config: Config, say: Say, stage: str) -> Iterator[tuple[Place, Example]]:
     """Rows as for training, with their answer as a branch; rows that ask without an answer have none."""
     from luthier.data import prepare, registry, sources
     from luthier.data.ledger import Ledger
 
     hub = prepare.hub_of(config)
-    for k, spec in enumerate(registry.specs(names, config.dataset_dir, stage="predict", hub=hub)):
+    for k, spec in enumerate(registry.specs(names, config.dataset_dir, stage=stage, hub=hub)):
         ledger, bad = Ledger(spec.name, notes=list(spec.notes)), list[BadRow]()
         limit = config.max_samples if spec.num_samples is None else None
         for row in sources.read(spec, ledger.notes, limit=limit):
@@ -126,6 +140,9 @@ def _question(
     example: Example, dataset: str, config: Config, renderer: Renderer, ends: Generation
 ) -> Question:
     """The conversation up to the last answer, and that answer as training would have the model write it."""
+    if example.branches and example.branches[0][-1].role == "text":
+        text = example.branches[0][-1].content
+        return Question(document(example, renderer)[:1], text, example.source, example, dataset)
     trunk = list(example.trunk)
     if config.system is not None and not (trunk and trunk[0].role == "system"):
         trunk.insert(0, Message("system", config.system))
@@ -136,6 +153,18 @@ def _question(
     asked = replace(example, trunk=(*trunk, *before), branches=((answer,),))
     prompt = _prompt(list(asked.trunk), example, renderer)
     return Question(prompt, _label(answer, example, renderer, ends), example.source, asked, dataset)
+
+
+def document(example: Example, renderer: Renderer) -> list[int]:
+    """The tokens of a text as pre-training reads it, from its beginning to the end of text.
+
+    Raises DataError where it cannot be rendered.
+    """
+    found = renderer.examples([example])[0]
+    if isinstance(found, BadRow):
+        raise DataError(f"{found.source}: {found.reason}")
+    ids: list[int] = found[-1].branches[0].ids.tolist()
+    return ids
 
 
 def _prompt(messages: list[Message], example: Example, renderer: Renderer) -> list[int]:

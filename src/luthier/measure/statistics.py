@@ -17,10 +17,10 @@ A verdict other than "no evidence" needs both: an interval without zero and p < 
 where several metrics are judged together. An exact test at 0.05 is wrong in 5 % of cases, no less; the margin
 keeps the untrained model's share of "no evidence" above 95 % also when it is counted in a thousand seeds.
 
-It also needs a difference that can be seen: at least `RELEVANT`, half of the last digit that reports show
-(0.1 % of a share, 0.001 of another metric). With enough rows any difference becomes significant, and with
-likelihoods a few suffice: two calibration errors that differ by rounding do so in every row. "Improved by
-0.0 %" would send a reader after nothing.
+It also needs a difference that can be seen: at least `RELEVANT`, half of the last digit that reports show of
+a share (0.1 %), and of a metric above 1 that part of its value. With enough rows any difference becomes
+significant, and with likelihoods a few suffice: calibration errors that differ by rounding do so in every
+row, and so do perplexities of 404.577 and 404.573. "Improved by 0.0 %" would send a reader after nothing.
 """
 
 from __future__ import annotations
@@ -192,11 +192,16 @@ def _comparison(
     low, high = bounds
     values = before.value, after.value
     verdict: Verdict = "no evidence"
-    if corrected < SIGNIFICANT and (low > 0 or high < 0) and abs(values[1] - values[0]) >= RELEVANT:
+    if corrected < SIGNIFICANT and (low > 0 or high < 0) and _seen(*values):
         verdict = "improved" if (low > 0) == after.higher else "regressed"
     return Comparison(
         *values, values[1] - values[0], low, high, len(after.rows), test[1], test[0], verdict, corrected
     )
+
+
+def _seen(before: float, after: float) -> bool:
+    """Whether the difference is one that anybody could act on."""
+    return abs(after - before) >= RELEVANT * max(1.0, abs(before))
 
 
 def _same_rows(name: str, before: Measured, after: Measured) -> None:
