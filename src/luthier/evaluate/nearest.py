@@ -110,7 +110,7 @@ Counted = tuple[Ints, Ints, Floats]
 def _counted(texts: Sequence[str]) -> Iterator[Counted]:
     """The n-grams of each text with their counts, a batch of texts at a time (one batch at least)."""
     for start in range(0, max(len(texts), 1), _BATCH):
-        batch = [_folded(text) for text in texts[start : start + _BATCH]]
+        batch = [folded(text) for text in texts[start : start + _BATCH]]
         codes = np.frombuffer("".join(batch).encode("utf-32-le"), np.uint32).astype(np.uint64)
         ends = np.cumsum([len(text) for text in batch], dtype=np.int64)
         owner = np.repeat(np.arange(len(batch), dtype=np.int64), [len(text) for text in batch])
@@ -143,7 +143,7 @@ def _weighted(rows: Ints, grams: Ints, counts: Floats, idf: Floats) -> Counted:
     return rows, grams, weights
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """Case, width and white space folded, with a blank at both ends, so that beginnings of words count."""
     words = unicodedata.normalize("NFKC", text[:_LONGEST]).casefold().split()
     return f" {' '.join(words)} "[: _LONGEST + 2]
