@@ -56,10 +56,10 @@ def pre_tokenizer(told: Mapping[str, Any]) -> str:
     """`tokenizer.ggml.pre` of a byte-level tokenizer.json. Raises ExportError where there is none."""
     pieces = _pieces(told.get("pre_tokenizer"))
     ignores = bool(told["model"].get("ignore_merges"))
-    for row in _rows():
+    for row in rows():
         if row["pieces"] == pieces and row.get("ignore_merges", ignores) == ignores:
             return str(row["name"])
-    known = ", ".join(dict.fromkeys(row["name"] for row in _rows()))
+    known = ", ".join(dict.fromkeys(row["name"] for row in rows()))
     raise ExportError(
         f"tokenizer.json: llama.cpp has no pre-tokenizer that cuts as {' + '.join(pieces) or 'none'}; it is"
         f" none of {known}. --to hf keeps this tokenizer as it is"
@@ -231,7 +231,7 @@ def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
 
 
 @functools.cache
-def _rows() -> list[dict[str, Any]]:
+def rows() -> list[dict[str, Any]]:
     text = files("luthier.gguf").joinpath("pretokenizers.yaml").read_text("utf-8")
     loaded: list[dict[str, Any]] = yaml.safe_load(text)
     return loaded
