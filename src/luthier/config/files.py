@@ -15,6 +15,7 @@ from luthier.types import Problem
 _DATA_SUFFIXES = (
     ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".xlsx", ".gz",
 )  # fmt: skip
+_READS_GGUF = ("chat", "predict")
 _TEMPLATE_SUFFIXES = (".jinja", ".j2", ".txt")
 # Looked up by name, because the table of templates belongs to a room above; it imports nothing heavy.
 _TEMPLATES = ("luthier.data.named", "names")
@@ -42,8 +43,11 @@ def _model(config: Config) -> list[Problem]:
     where = config.place("model_name_or_path")
     if path is None or not name:
         return []
-    if path.suffix == ".gguf":
-        return [Problem(where, f"{name} is a GGUF file, which cannot be tuned", "the model in safetensors")]
+    if path.suffix == ".gguf" and (config.verb not in _READS_GGUF or config.adapter_name_or_path):
+        what = f"{name} is a GGUF file, which can be talked to, not tuned, merged or adapted"
+        return [Problem(where, what, "the model in safetensors")]
+    if path.suffix == ".gguf" and path.is_file():
+        return []
     if not path.exists():
         return [
             Problem(

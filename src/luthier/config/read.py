@@ -134,7 +134,7 @@ def _positional(word: str, files: list[Path], loaded: Loaded) -> None:
         loaded.run = path.parent
     elif (path / "adapter_config.json").is_file():
         loaded.set("adapter_name_or_path", [word], word)
-    elif (path / "config.json").is_file():
+    elif (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file()):
         loaded.set("model_name_or_path", word, word)
     elif path.is_dir():
         loaded.add(

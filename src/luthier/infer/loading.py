@@ -35,7 +35,7 @@ def text(config: Config, say: Callable[[str], None]) -> tuple[Any, Renderer]:
     from luthier.data.render import Renderer
     from luthier.model import load
 
-    tokenizer = load.tokenizer(config)
+    tokenizer = _of_gguf(config) if is_gguf(config) else load.tokenizer(config)
     renderer = Renderer.of(config, tokenizer)
     for note in renderer.notes:
         say(f"note: {note}")
@@ -44,6 +44,8 @@ def text(config: Config, say: Callable[[str], None]) -> tuple[Any, Renderer]:
 
 def model(config: Config, tokenizer: Any, renderer: Renderer) -> Ready:
     """Load the base and its adapters; nothing is trainable. Raises ModelError, MissingPackage."""
+    if is_gguf(config):
+        return _llama_cpp(config, tokenizer, renderer)
     from transformers.utils import logging
 
     from luthier.model import load, machine, methods
@@ -61,6 +63,26 @@ def model(config: Config, tokenizer: Any, renderer: Renderer) -> Ready:
         f" · {str(dtype).removeprefix('torch.')} on {machine.device()}"
     )
     return Ready(config, tokenizer, renderer, engine_of(found, tokenizer, config), about)
+
+
+def is_gguf(config: Config) -> bool:
+    """Whether the model is a GGUF file, which llama.cpp answers for."""
+    return str(config.model_name_or_path).endswith(".gguf")
+
+
+def _of_gguf(config: Config) -> Any:
+    from luthier.gguf import tokenizer
+
+    return tokenizer.tokenizer(str(config.model_name_or_path))
+
+
+def _llama_cpp(config: Config, tokenizer: Any, renderer: Renderer) -> Ready:
+    """llama.cpp with the file; its process ends with ours."""
+    from luthier.infer.llama_cpp import LlamaCpp
+
+    opened = LlamaCpp(str(config.model_name_or_path))
+    about = f"{config.model_name_or_path} by llama.cpp · template {renderer.template.name}"
+    return Ready(config, tokenizer, renderer, opened, about)
 
 
 def engine_of(model: Any, tokenizer: Any, config: Config) -> Engine:
