@@ -73,6 +73,7 @@ class Judge:
     say: Say
     gone: str = ""
     _failures: int = field(default=0, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def told(self, folder: Path) -> Detail:
         """What is told of a set: `judge`, with all verdicts kept in the folder."""
@@ -139,7 +140,6 @@ class Judge:
             one, reply = done.get()
             if isinstance(reply, BaseException) and not isinstance(reply, Failed):
                 raise reply
-            self._watch(reply)
             yield one, reply
 
     def _work(self, todo: queue.SimpleQueue[Question], done: queue.SimpleQueue[Any]) -> None:
@@ -153,9 +153,11 @@ class Judge:
                 reply = Failed(self.gone) if self.gone else self.endpoint.chat(one.messages)
             except BaseException as error:  # the main thread raises what is no failure of the server
                 reply = error
+            with self._lock:
+                self._watch(reply)
             done.put((one, reply))
 
-    def _watch(self, reply: str | Failed) -> None:
+    def _watch(self, reply: str | BaseException) -> None:
         if not isinstance(reply, Failed):
             self._failures = 0
         elif not self.gone:
