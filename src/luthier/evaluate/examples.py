@@ -94,7 +94,7 @@ def beside(kind: str, rows: Sequence[Shown], trained: Sequence[Trained]) -> tupl
                 "similarity": round(similarity, 4),
             }
             for place, similarity in places
-            if similarity > 0
+            if similarity > 0.0005  # shown as more than 0
         ]
         result.append({**row, "nearest": near, "contradicts": _contradicts(kind, row, near)})
     count = sum(row["contradicts"] for row in result)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from luthier.config import Config
-from luthier.evaluate import calibrate, examples, report, sets, slices, suite
+from luthier.evaluate import calibrate, examples, report, scoring, sets, shots, slices, suite
 from luthier.evaluate.answers import Record
 from luthier.evaluate.notes import note
 from luthier.evaluate.plan import Plan
@@ -15,6 +15,7 @@ from luthier.evaluate.sets import SUITE, TEXTS, Set, Thought
 from luthier.measure import statistics
 from luthier.measure.metrics import perplexity
 from luthier.measure.strings import without_thought
+from luthier.measure.tasks import asked
 from luthier.measure.types import Answered, Measured
 from luthier.runs import hashing
 
@@ -54,13 +55,19 @@ class Heard:
         return {side: ways[""] for side, ways in self.measured.items()}
 
 
-def result(plan: Plan, got: Mapping[str, Got], config: Config, thought: Thought) -> dict[str, Any]:
-    """`tasks` and `details` of report.json. got: side -> records by job."""
+Detail = Callable[[Heard], dict[str, Any]]
+"""What is told of a set beside its figures: keys of `details.{name}`, and "notes"."""
+
+
+def result(
+    plan: Plan, got: Mapping[str, Got], config: Config, thought: Thought, more: Sequence[Detail] = ()
+) -> dict[str, Any]:
+    """`tasks` and `details` of report.json. got: side -> records by job · more: told beside `DETAILS`."""
     tasks: dict[str, dict[str, Any]] = {}
     details: dict[str, dict[str, Any]] = {}
-    of_sets = [_measured(one, plan, got, config, thought) for one in plan.sets]
+    of_sets = [hear(one, plan, got, config, thought) for one in plan.sets]
     for heard in of_sets:
-        tasks[heard.one.name], details[heard.one.name] = _of_set(heard)
+        tasks[heard.one.name], details[heard.one.name] = _of_set(heard, more)
     found = slices.by_dataset([(heard.one, heard.by_generation) for heard in of_sets], config.seed)
     for name, parts in found.items():
         details[name].setdefault("slices", {})["dataset"] = parts
@@ -80,7 +87,8 @@ def result(plan: Plan, got: Mapping[str, Got], config: Config, thought: Thought)
     return {"tasks": tasks, "details": details}
 
 
-def _measured(one: Set, plan: Plan, got: Mapping[str, Got], config: Config, thought: Thought) -> Heard:
+def hear(one: Set, plan: Plan, got: Mapping[str, Got], config: Config, thought: Thought) -> Heard:
+    """What systems said to a set, and its metrics. got: name of a system -> its records by job."""
     said = {side: sets.measure(one, records, thought) for side, records in got.items()}
     if one.task.kind == "perplexity":
         losses = {side: {"": _text_loss(plan, one.name, records)} for side, records in got.items()}
@@ -90,7 +98,7 @@ def _measured(one: Set, plan: Plan, got: Mapping[str, Got], config: Config, thou
     return Heard(one, plan, config, thought, got, said, measured)
 
 
-def _of_set(heard: Heard) -> tuple[dict[str, Any], dict[str, Any]]:
+def _of_set(heard: Heard, more: Sequence[Detail]) -> tuple[dict[str, Any], dict[str, Any]]:
     one, measured, config = heard.one, heard.measured, heard.config
     details: dict[str, Any] = {
         "kind": one.task.kind,
@@ -105,7 +113,7 @@ def _of_set(heard: Heard) -> tuple[dict[str, Any], dict[str, Any]]:
         found = report.figures({side: ways[way] for side, ways in measured.items()}, config.seed)
         figures |= {f"{way}_{name}" if way else name: figure for name, figure in found.items()}
     figures.pop("likelihood_outside_labels", None)  # by its making never outside
-    for part in DETAILS if heard.answered else (_slices,):
+    for part in (*DETAILS, *more) if heard.answered else (_texts_cut, _slices):
         found = part(heard)
         details["notes"] += found.pop("notes", [])
         details |= found
@@ -117,6 +125,12 @@ def _cut(heard: Heard) -> dict[str, Any]:
     cut = {side: sum(answered.cut) for side, answered in heard.written.items()}
     limit = next(job.options.max_new_tokens for job in plan.jobs if job.name == one.name and job.options)
     return {"cut": cut, "notes": report.cut_notes(cut, len(one.rows), limit, one.name not in plan.short)}
+
+
+def _texts_cut(heard: Heard) -> dict[str, Any]:
+    """Texts of which perplexity was measured only as far as the model reads; the same for every system."""
+    count = sum(bool(record.get("cut")) for record in next(iter(heard.got.values()))[heard.one.name])
+    return {"notes": [note("texts_cut", count=count, rows=len(heard.one.rows))]} if count else {}
 
 
 def _parts(heard: Heard) -> dict[str, Any]:
@@ -147,7 +161,13 @@ def _changed(heard: Heard) -> dict[str, Any]:
 
 
 def _extremes(heard: Heard) -> dict[str, Any]:
-    return dict(examples.extremes(heard.one.task.kind, heard.said, heard.measured))
+    """The best rows and the worst, these with the training rows most like them."""
+    kind, trained = heard.one.task.kind, heard.plan.trained or ()
+    found = examples.extremes(kind, heard.said, heard.measured)
+    pairs = [(one.source, asked(one)) for one in trained]
+    rows = [examples.Trained(source, one.question, one.answer.strip()) for source, one in pairs]
+    worst, notes = examples.beside(kind, found["worst"], rows)
+    return {**found, "worst": worst, "notes": notes}
 
 
 def _slices(heard: Heard) -> dict[str, Any]:
@@ -156,7 +176,7 @@ def _slices(heard: Heard) -> dict[str, Any]:
 
 DETAILS: tuple[Callable[[Heard], dict[str, Any]], ...] = (
     *(_cut, _parts, _scoring, calibrate.calibration),
-    *(_changed, _extremes, _slices),
+    *(scoring.schema_faults, _changed, _extremes, _slices, shots.told),
 )
 """What is told of a set beside its figures: keys of `details.{name}`; their "notes" are put together."""
 

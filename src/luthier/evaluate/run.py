@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.evaluate import report, results, sets
+from luthier.evaluate import curve, report, results, scoring, sets, training
+from luthier.evaluate import judge as judges
 from luthier.evaluate.answers import Kept, answer
 from luthier.evaluate.plan import Plan, Request, plan
 from luthier.evaluate.results import Got
@@ -40,17 +41,21 @@ def evaluate(config: Config, request: Request | None = None, say: Say | None = N
     if config.do_sample and config.is_set("do_sample"):
         say("note: do_sample is not used: the most likely answers of both systems are compared")
     found = systems(config, request.baseline)
+    judge = judges.judge(request, config.seed, say)
     tokenizer, renderer = loading.text(config, say)
-    rows = questions.questions(config, renderer, say)
-    asked = sets.sets(rows, request.task, config, renderer.template.thought)
+    rows = questions.questions(config, renderer, say, evaluating=True)
+    trained = training.known(config, request, rows)
+    asked = scoring.scored(sets.sets(rows, request.task, trained, renderer.template.thought), request)
     sets.say_tasks(asked, say)
-    with Run.join(_place(config, asked)) as run:
+    place = _place(config, asked)
+    study = curve.study(config, request.curve, found, place / "curve") if request.curve else None
+    with Run.join(place) as run:
         plans, got = list[Plan](), dict[str, Got]()
 
         def work(system: System, ready: Ready) -> None:
             say(f"{system.side}: {ready.about if system.side == 'after' else system.name}")
             if not plans:
-                plans.append(plan(asked, config, request, renderer, ready.engine.context))
+                plans.append(plan(asked, config, request, renderer, ready.engine.context, trained))
             got[system.side] = _answers(system, ready, plans[0], run.path, say)
 
         try:
@@ -58,13 +63,22 @@ def evaluate(config: Config, request: Request | None = None, say: Say | None = N
         except KeyboardInterrupt:
             say(f"what was answered is in {run.path}; the same command goes on from there")
             raise
-        result = results.result(plans[0], got, config, renderer.template.thought)
+        more = [judge.told(run.path)] if judge else []
+        result = results.result(plans[0], got, config, renderer.template.thought, more)
         result |= report.about(config, found, plans[0].jobs)
-        result["seconds"] = round(time.perf_counter() - began, 3)
-        run.write_text("report.md", report.markdown(result))
-        run.write_json("report.json", result)
+        _write(run, result, began)
+        if study is not None:  # hours may pass from here on, so what is known is written before
+            for name, drawn in curve.draw(study, plans[0], got["after"], renderer, say).items():
+                result["details"][name]["curve"] = drawn
+            _write(run, result, began)
         say(f"written: {run.path / 'report.json'}, {run.path / 'report.md'}")
     return result
+
+
+def _write(run: Run, result: dict[str, Any], began: float) -> None:
+    result["seconds"] = round(time.perf_counter() - began, 3)
+    run.write_text("report.md", report.markdown(result))
+    run.write_json("report.json", result)
 
 
 def _answers(system: System, ready: Ready, plan: Plan, folder: Path, say: Say) -> Got:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,14 @@ from luthier.errors import DataError
 from luthier.evaluate.answers import Job, Record
 from luthier.evaluate.notes import Note, note
 from luthier.infer.engine import Generation
-from luthier.infer.questions import Question, Say, held_out
+from luthier.infer.questions import Question, Say, document
 from luthier.measure import closed, kinds, metrics, tasks
 from luthier.measure.strings import normalise, without_thought
 from luthier.measure.tasks import Asked, Task
 from luthier.measure.types import Answered, Measured
-from luthier.types import BadRow, Message
+from luthier.types import BadRow, Example, Message
 
 if TYPE_CHECKING:
-    from luthier.config import Config
     from luthier.data.render import Renderer
 
 SUITE, TEXTS = "suite", "general_text"
@@ -36,7 +36,7 @@ class Set:
     """A data set, or a part of it, that is one task of the report.
 
     rows: as asked, side by side with `questions` · labels: of a closed task all that there are · notes: what
-    the reader of the report must know.
+    the reader of the report must know · scoring: options of its metrics, by name.
     """
 
     name: str
@@ -45,32 +45,37 @@ class Set:
     rows: tuple[Asked, ...]
     labels: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
+    scoring: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def references(self) -> tuple[str, ...]:
         return tuple(row.answer for row in self.rows)
 
 
-def sets(questions: Sequence[Question], kind: str | None, config: Config, thought: Thought) -> list[Set]:
+def sets(
+    questions: Sequence[Question], kind: str | None, trained: Sequence[Example] | None, thought: Thought
+) -> list[Set]:
     """One Set of each data set. Raises DataError where no row can be scored, and what `recognise` raises.
 
-    Also raises MissingPackage for a metric that could not be computed afterwards.
+    Also raises MissingPackage for a metric that could not be computed afterwards. trained: the training rows,
+    whose labels count, too; None where they are not known.
     """
     names = dict.fromkeys(question.dataset for question in questions)
+    known = None if trained is None else tuple(tasks.asked(one).answer.strip() for one in trained)
     short = {name: Path(name).stem if Path(name).is_file() else name for name in names}
     if len(set(short.values())) < len(short):
         short = {name: name for name in names}
     short = {name: f"data.{text}" if text in RESERVED else text for name, text in short.items()}
     return [
-        _set(short[name], [q for q in questions if q.dataset == name], kind, config, thought)
-        for name in names
+        _set(short[name], [q for q in questions if q.dataset == name], kind, known, thought) for name in names
     ]
 
 
-def jobs(one: Set, options: Generation, renderer: Renderer, given: bool) -> list[Job]:
+def jobs(one: Set, options: Generation, renderer: Renderer, given: bool, context: int) -> list[Job]:
     """What is asked of each system: answers, and of closed labels also their likelihood.
 
-    given: the user chose max_new_tokens; else answers to closed questions need not be longer than a label.
+    given: the user chose max_new_tokens; else answers to closed questions need not be longer than a label ·
+    context: tokens that the model reads; texts of which perplexity is measured end there.
     """
     prompts = [question.prompt for question in one.questions]
     rows: list[Record] = [
@@ -78,11 +83,15 @@ def jobs(one: Set, options: Generation, renderer: Renderer, given: bool) -> list
         for question, row in zip(one.questions, one.rows, strict=True)
     ]
     if one.task.kind == "perplexity":
-        answers = [
-            [continuation(q, row.answer, renderer)] for q, row in zip(one.questions, one.rows, strict=True)
+        texts = [
+            continuation(q, row.answer, renderer) for q, row in zip(one.questions, one.rows, strict=True)
         ]
-        rows = [{**row, "tokens": len(ids[0])} for row, ids in zip(rows, answers, strict=True)]
-        return [Job(one.name, prompts, rows, continuations=answers)]
+        read = [ids[: max(0, context - len(q.prompt))] for ids, q in zip(texts, one.questions, strict=True)]
+        rows = [
+            {**row, "tokens": len(ids), "cut": len(ids) < len(text)}
+            for row, ids, text in zip(rows, read, texts, strict=True)
+        ]
+        return [Job(one.name, prompts, rows, continuations=[[ids] for ids in read])]
     if one.task.kind != "labels" or len(one.labels) > MOST_SCORED:
         return [Job(one.name, prompts, rows, options)]
     written = [continuation(one.questions[0], label, renderer) for label in one.labels]
@@ -97,7 +106,10 @@ def jobs(one: Set, options: Generation, renderer: Renderer, given: bool) -> list
 
 
 def continuation(question: Question, text: str, renderer: Renderer) -> list[int]:
-    """The tokens with which the model would give `text` as its answer, up to the end of its turn."""
+    """The tokens with which the model would give `text` as its answer, up to the end of its turn; of a text
+    of pre-training all that follow its first."""
+    if question.example.branches and question.example.branches[0][-1].role == "text":
+        return document(question.example, renderer)[1:]
     answer = Message("assistant", text, train=1.0)
     found = renderer.examples([replace(question.example, branches=((answer,),))])[0]
     if not isinstance(found, BadRow):
@@ -131,27 +143,30 @@ def measure(one: Set, got: Mapping[str, Sequence[Record]], thought: Thought) -> 
 
 
 def metric_of(one: Set) -> Callable[[Answered], dict[str, Measured]]:
-    return metrics.load(kinds.METRICS_OF.get(one.task.kind, one.task.kind))
+    metric = metrics.load(kinds.METRICS_OF.get(one.task.kind, one.task.kind))
+    return partial(metric, **one.scoring) if one.scoring else metric
 
 
 Thought = tuple[str, str] | None
 """The words around a reasoning model's thoughts."""
+Known = tuple[str, ...] | None
+"""The answers of the training rows, None where these are not known."""
 
 
-def _set(name: str, questions: list[Question], kind: str | None, config: Config, thought: Thought) -> Set:
+def _set(name: str, questions: list[Question], kind: str | None, known: Known, thought: Thought) -> Set:
     rows = [_asked(question, thought) for question in questions]
     task = tasks.recognise(rows, kind)
-    trained: tuple[str, ...] | None = None
+    if task.kind != "calls" and any(question.turn for question in questions):
+        return _set(name, [q for q in questions if not q.turn], kind, known, thought)
     if kind in (None, "labels") and all(len(row.answer) <= closed.LONGEST for row in rows):
-        trained = _trained(config, {question.source for question in questions})
-        known = tasks.recognise(rows, kind, trained or ())
-        task = known if known.kind == "labels" or task.kind != "labels" else task
+        wider = tasks.recognise(rows, kind, known or ())
+        task = wider if wider.kind == "labels" or task.kind != "labels" else task
     one = Set(name, task, tuple(questions), tuple(rows))
     one = _usable(one)
     if task.kind != "labels":
         return one
     labels = _all_labels(task.labels, one.references)
-    notes = [*one.notes, *_unseen(one.references, trained)]
+    notes = [*one.notes, *_unseen(one.references, known)]
     if len(labels) > MOST_SCORED:
         notes.append(note("too_many_labels", count=len(labels), most=MOST_SCORED))
     return replace(one, labels=labels, notes=tuple(notes))
@@ -198,7 +213,7 @@ def _all_labels(known: Sequence[str], references: Sequence[str]) -> tuple[str, .
     return tuple(forms.values())
 
 
-def _unseen(references: Sequence[str], trained: tuple[str, ...] | None) -> list[Note]:
+def _unseen(references: Sequence[str], trained: Known) -> list[Note]:
     if not trained:
         return []
     seen = {normalise(text) for text in trained}
@@ -208,34 +223,6 @@ def _unseen(references: Sequence[str], trained: tuple[str, ...] | None) -> list[
     rows = sum(normalise(text) not in seen for text in references)
     shown = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
     return [note("labels_not_trained", count=len(missing), rows=rows, shown=shown)]
-
-
-def _trained(config: Config, evaluated: set[str]) -> tuple[str, ...] | None:
-    """The answers of the data that the run was trained on, None where they are not to be had.
-
-    evaluated: rows that a training run held out of the same files are no training rows.
-    """
-    from luthier.data import prepare, registry
-    from luthier.runs import Run
-
-    if config.run is None:
-        return None
-    resolved: dict[str, Any] = Run.open(config.run).read_json("config.resolved.json")
-    if resolved.get("stage") != "sft" or resolved.get("streaming"):
-        return None
-    held = held_out(config)
-    found = []
-    try:
-        specs = registry.specs(
-            resolved["dataset"], resolved["dataset_dir"], stage="sft", hub=prepare.hub_of(config)
-        )
-        for spec in specs:
-            for example in prepare.examples(spec, "sft"):
-                if not isinstance(example, BadRow) and not (held and example.source in evaluated):
-                    found.append(tasks.asked(example).answer.strip())
-    except DataError:
-        return None  # moved or deleted since; the report then says nothing about labels that were not trained
-    return tuple(found)
 
 
 def say_tasks(found: Sequence[Set], say: Say) -> None:

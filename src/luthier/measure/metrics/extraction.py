@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from luthier.measure.metrics import checked, mean, micro_f1, wanted
+from luthier.measure.metrics.json_schema import Schema
 from luthier.measure.metrics.json_text import Found, parse, same
 from luthier.measure.metrics.text import token_f1
 from luthier.measure.types import Answered, Measured
@@ -32,12 +33,13 @@ _TRIPLE_KEYS = (
 )
 
 
-def metrics(answered: Answered) -> dict[str, Measured]:
+def metrics(answered: Answered, schema: Schema | None = None) -> dict[str, Measured]:
     """JSON validity, schema errors and F1 of values; F1 of triples where a reference has any.
 
     json_valid: nothing but JSON · json_found: also in a code fence or among words, which is what the other
-    measures look at · schema_missing, _extra, _type: errors a row. Raises DataError for a reference that is
-    no JSON object or list.
+    measures look at · schema_missing, _extra, _type: errors a row against what the references show ·
+    given_schema_valid: share of answers that meet the user's own `schema`. Raises DataError for a reference
+    that is no JSON object or list.
     """
     right, got = _read(answered)
     values = [answer.value for answer in got]
@@ -51,6 +53,8 @@ def metrics(answered: Answered) -> dict[str, Measured]:
         "schema_type": mean([row[2] for row in errors], higher=False),
         "json_match": mean([float(same(v) == same(w)) for v, w in zip(values, right, strict=True)]),
     }
+    if schema is not None:
+        found["given_schema_valid"] = mean([float(not schema.faults(text)) for text in answered.answers])
     for name, partial in (("field_f1", False), ("field_f1_partial", True)):
         rows = [_fields(v, w, partial) for v, w in zip(values, right, strict=True)]
         found[name] = micro_f1([_total(list(row.values())) for row in rows])
