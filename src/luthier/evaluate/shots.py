@@ -26,14 +26,16 @@ from luthier.evaluate.sets import Set
 from luthier.infer.questions import Question
 from luthier.measure import tasks
 from luthier.measure.strings import normalise
+from luthier.measure.types import Measured
 from luthier.types import Example, Message
 
 if TYPE_CHECKING:
     from luthier.data.render import Renderer
     from luthier.evaluate.results import Heard
 
-WAYS = ("random", "retrieved")
 DEFAULT = 4
+Ways = Mapping[str, Mapping[str, Measured]]
+"""Way of answering ("", "likelihood") -> metric -> Measured."""
 _SLACK = 4
 
 
@@ -78,23 +80,24 @@ class Pool:
 
 @dataclass(frozen=True)
 class Shots:
-    """What the base is asked with k examples. jobs: one of each of WAYS · itself: questions that are training
-    rows, too, which were left out · fewer: of each way, questions with room for fewer examples."""
+    """What the base is asked with k examples. jobs: way -> as the set's own jobs, in their order · itself:
+    questions that are training rows, too, which were left out · fewer: way -> questions that had room for
+    fewer examples."""
 
     k: int
-    jobs: tuple[Job, ...]
+    jobs: Mapping[str, tuple[Job, ...]]
     itself: int
     fewer: Mapping[str, int]
 
 
-def shots(one: Set, job: Job, pool: Pool, k: int, room: Room) -> Shots:
-    """The questions of a set with examples before them. job: the questions alone, answered by generation."""
+def shots(one: Set, alone: Sequence[Job], pool: Pool, k: int, room: Room) -> Shots:
+    """The questions of a set with examples before them. alone: the jobs of the set without examples."""
     own = [same(row.question) for row in one.rows]
     random = pool.drawn(k + 1, room.seed, one.task.kind == "labels")
     near = pool.nearest([row.question for row in one.rows], k + 1)
     picked = {"random": [random] * len(own), "retrieved": [[i for i, _ in row] for row in near]}
-    most = _most(one, job, room)
-    jobs, fewer = list[Job](), dict[str, int]()
+    most = _most(one, alone, room)
+    jobs, fewer = dict[str, tuple[Job, ...]](), dict[str, int]()
     for way, rows in picked.items():
         chosen = [[i for i in row if pool.keys[i] != key][:k] for row, key in zip(rows, own, strict=True)]
         made = [
@@ -102,30 +105,44 @@ def shots(one: Set, job: Job, pool: Pool, k: int, room: Room) -> Shots:
             for question, places in zip(one.questions, chosen, strict=True)
         ]
         fewer[way] = sum(count < len(places) for (_, count), places in zip(made, chosen, strict=True))
-        name = f"{one.name}.shots.{way}"
         prompts = [prompt for prompt, _ in made]
-        jobs.append(dataclasses.replace(job, name=name, prompts=prompts, only="before"))
+        jobs[way] = tuple(
+            dataclasses.replace(job, name=f"{job.name}.shots.{way}", prompts=prompts, only="before")
+            for job in alone
+        )
     known = set(pool.keys)
-    return Shots(k, tuple(jobs), sum(key in known for key in own), fewer)
+    return Shots(k, jobs, sum(key in known for key in own), fewer)
 
 
 def told(heard: Heard) -> dict[str, Any]:
     """`shots` of the report: examples against the base alone, and the tuned model against examples."""
     one, shown = heard.one, heard.plan.shots.get(heard.one.name)
-    if shown is None or "before" not in heard.got:
+    if shown is None:
         return {}
-    bare = next(job for job in heard.plan.jobs if job.name == one.name)
-    sides, metric = heard.by_generation, sets.metric_of(one)
-    found: dict[str, Any] = {"k": shown.k, "tokens": {"without": _mean(bare)}, "cut": {}}
-    for way, job in zip(WAYS, shown.jobs, strict=True):
-        said = sets.measure(one, {one.name: heard.got["before"][job.name]}, heard.thought)[""]
-        measured = metric(said)
-        found[way] = report.figures({"before": sides["before"], "after": measured}, heard.config.seed)
-        found["tokens"][way], found["cut"][way] = _mean(job), sum(said.cut)
-        if "after" in sides:
-            against = report.figures({"before": measured, "after": sides["after"]}, heard.config.seed)
+    found: dict[str, Any] = {"k": shown.k, "tokens": {}, "cut": {}}
+    for way, jobs in shown.jobs.items():
+        records = heard.got["before"]
+        got = {job.name.removesuffix(f".shots.{way}"): records[job.name] for job in jobs}
+        said = sets.measure(one, got, heard.thought)
+        measured = {how: sets.metric_of(one)(answered) for how, answered in said.items()}
+        found[way] = _figures(heard.measured["before"], measured, heard.config.seed)
+        found["tokens"][way], found["cut"][way] = _mean(jobs[0]), sum(said[""].cut)
+        if "after" in heard.measured:
+            against = _figures(measured, heard.measured["after"], heard.config.seed)
             found[f"tuned_against_{way}"] = against
+    found["tokens"]["without"] = _mean(next(job for job in heard.plan.jobs if job.name == one.name))
     return {"shots": found, "notes": _notes(shown, len(one.rows))}
+
+
+def _figures(before: Ways, after: Ways, seed: int) -> dict[str, Any]:
+    """As the figures of a task: of label likelihood with `likelihood_` before their names."""
+    found: dict[str, Any] = {}
+    for how, metrics in after.items():
+        sides = {"before": before[how], "after": metrics}
+        names = {name: f"{how}_{name}" if how else name for name in metrics}
+        found |= {names[name]: one for name, one in report.figures(sides, seed).items()}
+    found.pop("likelihood_outside_labels", None)
+    return found
 
 
 def same(text: str) -> str:
@@ -136,20 +153,21 @@ def same(text: str) -> str:
 def _notes(shown: Shots, rows: int) -> list[Note]:
     notes = [note("shots_itself", count=shown.itself, rows=rows)] if shown.itself else []
     return notes + [
-        note("shots_fewer", count=count, rows=rows, k=shown.k, way=way)
+        note(f"shots_fewer_{way}", count=count, rows=rows, k=shown.k)
         for way, count in shown.fewer.items()
         if count
     ]
 
 
-def _most(one: Set, job: Job, room: Room) -> int:
+def _most(one: Set, alone: Sequence[Job], room: Room) -> int:
     """Tokens that a prompt may have, so that an answer twice as long as any right one still fits."""
-    assert job.options is not None, "a job that is generated"
+    options = next(job.options for job in alone if job.options is not None)
     encode = room.renderer.tokenizer.encode
     longest = 2 * max(len(encode(text, add_special_tokens=False)) for text in one.references) + _SLACK
-    if job.options.max_new_tokens:
-        return room.context - min(longest, job.options.max_new_tokens)
-    return min(room.context, job.options.max_length) - longest
+    scored = max((len(ids) for job in alone for ways in job.continuations[:1] for ids in ways), default=0)
+    if options.max_new_tokens:
+        return room.context - max(scored, min(longest, options.max_new_tokens))
+    return min(room.context, options.max_length) - max(scored, longest)
 
 
 def _prompt(
