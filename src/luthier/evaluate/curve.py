@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.errors import DataError, LuthierError, UsageError
+from luthier.errors import ConfigError, DataError, LuthierError, UsageError
 from luthier.evaluate import report, subsets
 from luthier.evaluate.answers import Kept, answer
 from luthier.evaluate.notes import Note, note
@@ -190,7 +190,7 @@ def _trained(run: Run, keys: Mapping[str, Any]) -> tuple[list[subsets.Part], dic
 
     try:
         return subsets.trained(load({**keys, "output_dir": str(run.path)}, "train", {}))
-    except (DataError, OSError) as error:
+    except (ConfigError, DataError) as error:
         raise DataError(
             f"--curve: the data that {run.path} was trained on is needed again: {error}"
         ) from error

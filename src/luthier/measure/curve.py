@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from luthier.measure import statistics
 from luthier.measure.types import Measured
 
 Floats = npt.NDArray[np.float64]
@@ -30,7 +31,7 @@ POINTS = 3  # as many as the curve has parameters
 RESAMPLES = 1000
 _LEVEL = (2.5, 97.5)
 _EXPONENTS = np.geomspace(0.01, 5.0, 80)  # Hestness et al. saw 0.07 to 0.35; small sets are learnt faster
-_ROUNDS, _FINER = 14, 9  # each round leaves a quarter of the range of c
+_ROUNDS, _FINER = 10, 9  # each round leaves a quarter of the range of c
 # A point that got every row right has an error of 0 by its rows, and would alone decide the fit.
 _FLOOR = 1 / 3
 
@@ -91,7 +92,7 @@ def learn(rows: Sequence[int], points: Sequence[Measured], seed: int) -> Learned
     found = Fit(a, b, c)
     worse = _worse(drawn)
     twice = _twice(n[-1], found, fit(n, drawn, weights), points[0].higher)
-    why: Why = "worse" if worse is not None else "" if twice.gain_low > 0 else "unsure"
+    why: Why = "worse" if worse is not None else "" if twice.gain_low >= statistics.RELEVANT else "unsure"
     return Learned(why, found, twice, worse)
 
 
