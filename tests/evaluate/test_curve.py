@@ -187,7 +187,7 @@ def test_a_curve_is_drawn_and_told(drawn: Path) -> None:
         assert (state["max_steps"], state["epoch"]) == (steps, 6)
     lines = (folder / "25" / "answers.after.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["source"] for line in lines] == [f"eval.json:{row}" for row in range(1, 31)]
-    assert "20 rows (50 %): accuracy" in (drawn / "out" / "report.md").read_text("utf-8")
+    assert "| 50\N{NO-BREAK SPACE}% | 20 | " in (drawn / "out" / "report.md").read_text("utf-8")
 
 
 def test_what_is_trained_is_not_trained_again(drawn: Path) -> None:

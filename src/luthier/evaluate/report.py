@@ -1,4 +1,4 @@
-"""What an evaluation found, as report.json, as report.md and as a table on a terminal."""
+"""What an evaluation found, as report.json and as a table on a terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from luthier.evaluate import wording
 from luthier.evaluate.answers import Job
 from luthier.evaluate.notes import Note, note
 from luthier.evaluate.systems import System
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from luthier.config import Config
 
 Figure = dict[str, Any]
-_LONGEST = 160  # characters of a text in a table
 
 
 def figures(measured: Mapping[str, Mapping[str, Measured]], seed: int) -> dict[str, Figure]:
@@ -112,31 +112,14 @@ def table(result: Mapping[str, Any]) -> str:
         lines += [f"  {metric:<{width}}  {_words(metric, figure)}" for metric, figure in metrics.items()]
         lines += [f"  note: {one['en']}" for one in detail["notes"]]
         if "scoring" in detail:
-            lines.append("  " + _scoring(detail["scoring"]))
+            lines.append("  " + wording.scoring(wording.words("en"), detail["scoring"]))
+        if "curve" in detail:
+            lines += [f"  {line}" for line in _curve(detail["curve"])]
+        if "judge" in detail:
+            lines.append("  " + _judged(detail["judge"]))
+            lines += [f"  note: {one['en']}" for one in detail["judge"]["notes"]]
+        lines += [f"  advice: {text}" for text in wording.notes(detail, "advice", "en")]
     return "\n".join(lines).lstrip("\n")
-
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """report.md: a table of each task, what was fixed and what was broken."""
-    lines = ["# Evaluation", ""]
-    lines += [f"- {side}: {_cell(one['name'])}" for side, one in result["systems"].items()]
-    if len(result["systems"]) == 1:
-        lines.append("- Only one system was evaluated, so there is nothing to compare with.")
-    for name, metrics in result["tasks"].items():
-        detail = result["details"][name]
-        lines += ["", f"## {name}: {detail['kind']}", ""]
-        lines += [detail["why"], ""] if detail.get("why") else []
-        lines += [f"- {one['en']}" for one in detail["notes"]] + ([""] if detail["notes"] else [])
-        lines += [
-            "| metric | before | after | difference | 95 % interval | rows | verdict |",
-            "|" + "---|" * 7,
-        ]
-        lines += [_markdown_row(metric, figure) for metric, figure in metrics.items()]
-        if "scoring" in detail:
-            lines += ["", _scoring(detail["scoring"])]
-        for title in ("fixed", "broken"):
-            lines += _examples(title, detail.get(title, []))
-    return "\n".join(lines) + "\n"
 
 
 def _interval(metric: str, figure: Figure) -> str:
@@ -152,36 +135,31 @@ def _words(metric: str, figure: Figure) -> str:
     return f"{before} -> {after}  {figure['verdict']}  (difference {interval}, {figure['n']} rows)"
 
 
-def _markdown_row(metric: str, figure: Figure) -> str:
-    values = [kinds.number(metric, figure[name]) for name in ("before", "after", "delta")]
-    cells = [metric, *values, _interval(metric, figure), str(figure["n"]), figure["verdict"] or "-"]
-    return f"| {' | '.join(cells)} |"
-
-
-def _scoring(found: Mapping[str, Any]) -> str:
-    figures = (
-        f"accuracy {found['generation']:.1%} when written, {found['likelihood']:.1%} by label likelihood"
+def _judged(found: Mapping[str, Any]) -> str:
+    """The judge's figures in one sentence."""
+    if found["form"] == "grade":
+        grade = found["grade"]
+        value = "-" if grade["value"] is None else f"{grade['value']:.2f}"
+        return f"judge {found['model']}: mean grade {value} of 5 ({grade['n']} of {found['rows']} rows)"
+    rate, shares = found["win_rate"], {name: found[name] for name in ("agreement", "first_position")}
+    value, low, high = (kinds.number("win_rate", rate[name]) for name in ("value", "low", "high"))
+    agreement, first = (kinds.number(name, share) for name, share in shares.items())
+    kappa = "-" if found["kappa"] is None else f"{found['kappa']:.2f}"
+    return (
+        f"judge {found['model']}: after wins {value} (95 % interval {low} to {high}, {rate['n']} of"
+        f" {found['rows']} rows): {rate['verdict']}; {found['wins']} won, {found['ties']} tied,"
+        f" {found['losses']} lost, {found['inconsistent']} inconsistent; both orders agree in {agreement}"
+        f" (kappa {kappa}), the first answer is preferred in {first}"
     )
-    advice = {
-        "likelihood": "take the likeliest label in deployment",
-        "generation": "let the model write the label in deployment",
-        "no evidence": "no evidence for either; the likeliest label is never outside the label set",
-    }
-    return f"{figures}: {advice[found['better']]}."
 
 
-def _examples(title: str, rows: Sequence[Mapping[str, str]]) -> list[str]:
-    if not rows:
-        return []
-    head = ["", f"### {title.capitalize()}", "", "| row | input | right | before | after |", "|" + "---|" * 5]
-    names = ("source", "input", "reference", "before", "after")
-    return head + [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows]
+def curve_point(metric: str, point: Mapping[str, Any]) -> str:
+    """One point of a learning curve: rows, the metric, its interval."""
+    interval = f"{kinds.number(metric, point['low'])} to {kinds.number(metric, point['high'])}"
+    value = f"{metric} {kinds.number(metric, point['value'])}"
+    return f"{point['rows']:,} rows ({point['share']} %): {value}  (95 % interval {interval})"
 
 
-def _cell(text: str) -> str:
-    """A text in one cell of a table: one line, shortened, nothing in it read as markup."""
-    line = " ".join(text.split())
-    line = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
-    for sign in "\\`*_[]<>|#":
-        line = line.replace(sign, "\\" + sign)
-    return line
+def _curve(found: Mapping[str, Any]) -> list[str]:
+    points = [curve_point(found["metric"], point) for point in found["points"]]
+    return ["learning curve", *points, *(one["en"] for one in found["notes"])]

@@ -1,19 +1,23 @@
 """`luthier eval`: what did the base say to the same rows, did tuning help, and what did it damage?
 
-Writes report.json, report.md and answers.before.jsonl, answers.after.jsonl into RUN/eval/NAME or output_dir.
+Writes report.json, the same for people (report.md and report.html in English, report.zh.md and report.zh.html
+in Chinese) and answers.before.jsonl, answers.after.jsonl into RUN/eval/NAME or output_dir.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.evaluate import curve, report, results, scoring, sets, training
 from luthier.evaluate import judge as judges
 from luthier.evaluate.answers import Kept, answer
+from luthier.evaluate.markdown import markdown
+from luthier.evaluate.page import page
 from luthier.evaluate.plan import Plan, Request, plan
 from luthier.evaluate.results import Got
 from luthier.evaluate.sets import Set
@@ -29,6 +33,13 @@ if TYPE_CHECKING:
 
 NOWHERE = "evaluations"
 """Where results of a model go that is no run, when the request names no output_dir."""
+PAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "report.md": partial(markdown, language="en"),
+    "report.zh.md": partial(markdown, language="zh"),
+    "report.html": partial(page, language="en"),
+    "report.zh.html": partial(page, language="zh"),
+}
+"""What is written for people: name of a file -> what makes it of report.json."""
 
 
 def evaluate(config: Config, request: Request | None = None, say: Say | None = None) -> dict[str, Any]:
@@ -71,13 +82,14 @@ def evaluate(config: Config, request: Request | None = None, say: Say | None = N
             for name, drawn in curve.draw(study, plans[0], got["after"], renderer, say).items():
                 result["details"][name]["curve"] = drawn
             _write(run, result, began)
-        say(f"written: {run.path / 'report.json'}, {run.path / 'report.md'}")
+        say(f"written: {run.path / 'report.json'} and beside it {', '.join(PAGES)}")
     return result
 
 
 def _write(run: Run, result: dict[str, Any], began: float) -> None:
     result["seconds"] = round(time.perf_counter() - began, 3)
-    run.write_text("report.md", report.markdown(result))
+    for name, make in PAGES.items():
+        run.write_text(name, make(result))
     run.write_json("report.json", result)
 
 
