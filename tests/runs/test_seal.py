@@ -75,6 +75,13 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
     seal.check(run)  # a run that has no weights yet
 
 
+def test_a_run_from_before_there_were_checksums_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "luthier.json").write_text('{"luthier": "0.1.0", "status": "complete"}')
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(RunError, match=r"a run of an older luthier.*overwrite_output_dir: true"):
+        seal.check(tmp_path)
+
+
 def test_folders_of_other_programs_pass(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "checkpoint-5").mkdir()

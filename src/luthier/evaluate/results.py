@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from luthier.config import Config
-from luthier.evaluate import calibrate, examples, report, scoring, sets, shots, slices, suite
+from luthier.evaluate import advice, calibrate, examples, report, scoring, sets, shots, slices, suite
 from luthier.evaluate.answers import Record
 from luthier.evaluate.notes import note
 from luthier.evaluate.plan import Plan
@@ -84,12 +86,16 @@ def result(
         details[SUITE] = {"kind": "suite", "notes": notes, "cut": cut, **suite.identity(), "points": points}
         whole = {"rows": len(suite.texts()), "sha256": suite.identity()["sha256"]}
         details[TEXTS] = {"kind": "perplexity", "notes": [], **whole}
+    for heard in of_sets:
+        details[heard.one.name] |= advice.told(heard, tasks, details[heard.one.name])
     return {"tasks": tasks, "details": details}
 
 
 def hear(one: Set, plan: Plan, got: Mapping[str, Got], config: Config, thought: Thought) -> Heard:
     """What systems said to a set, and its metrics. got: name of a system -> its records by job."""
     said = {side: sets.measure(one, records, thought) for side, records in got.items()}
+    if any(_unusable(ways.get("likelihood")) for ways in said.values()):
+        said = {side: {"": ways[""]} for side, ways in said.items()}
     if one.task.kind == "perplexity":
         losses = {side: {"": _text_loss(plan, one.name, records)} for side, records in got.items()}
         return Heard(one, plan, config, thought, got, said, losses)
@@ -137,6 +143,20 @@ def _parts(heard: Heard) -> dict[str, Any]:
     return report.by_part(heard.one.task.kind, heard.written)
 
 
+def _unusable(scored: Answered | None) -> bool:
+    """Whether a row has no label with a probability, as a model computes that overflows."""
+    if scored is None or scored.scores is None:
+        return False
+    best = scored.scores.max(1)  # not a number where any is
+    return not bool(np.isfinite(best).all())
+
+
+def _likelihood(heard: Heard) -> dict[str, Any]:
+    scored = any(f"{heard.one.name}.likelihood" in records for records in heard.got.values())
+    lost = scored and all("likelihood" not in ways for ways in heard.said.values())
+    return {"notes": [note("likelihood_unusable")]} if lost else {}
+
+
 def _scoring(heard: Heard) -> dict[str, Any]:
     """Which way of getting a label from the model is the better one, on the same rows."""
     last = heard.measured.get("after", heard.measured.get("before", {}))
@@ -175,8 +195,8 @@ def _slices(heard: Heard) -> dict[str, Any]:
 
 
 DETAILS: tuple[Callable[[Heard], dict[str, Any]], ...] = (
-    *(_cut, _parts, _scoring, calibrate.calibration),
-    *(scoring.schema_faults, _changed, _extremes, _slices, shots.told),
+    *(_cut, _parts, _likelihood, _scoring, calibrate.calibration),
+    *(scoring.told, _changed, _extremes, _slices, shots.told),
 )
 """What is told of a set beside its figures: keys of `details.{name}`; their "notes" are put together."""
 

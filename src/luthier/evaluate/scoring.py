@@ -1,4 +1,4 @@
-"""What the user says of the scoring of answers: a tolerance of numbers, a JSON schema of extracted records."""
+"""What the user says of the scoring of answers: a tolerance of numbers, a JSON schema of extracted data."""
 
 from __future__ import annotations
 
@@ -34,12 +34,15 @@ def scored(asked: Sequence[Set], request: Request) -> list[Set]:
     return result
 
 
-def schema_faults(heard: Heard) -> dict[str, Any]:
-    """`schema`: {"file", "kinds": {kind of error: {side: how many answers have it}}, "first": {kind: where,
-    what}}; nothing without a schema of the user's."""
-    schema = heard.one.scoring.get("schema")
-    if schema is None:
-        return {}
+def told(heard: Heard) -> dict[str, Any]:
+    """`tolerance`, and `schema`: {"file", "kinds": {kind of error: {side: how many answers have it}},
+    "first": {kind: where and what}}, where the user asked for them."""
+    given = heard.one.scoring
+    found = {"tolerance": given["relative"]} if "relative" in given else {}
+    return {**found, **(_faults(heard, given["schema"]) if "schema" in given else {})}
+
+
+def _faults(heard: Heard, schema: json_schema.Schema) -> dict[str, Any]:
     found: dict[str, dict[str, int]] = {}
     first: dict[str, str] = {}
     notes = []

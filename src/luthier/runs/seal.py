@@ -62,10 +62,7 @@ def check(folder: Path) -> None:
         name, instead = CHECKSUMS, f"use a checkpoint in it, or train again (luthier runs resume {folder})"
     elif (folder / MARKER).is_file():
         if any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
-            raise RunError(
-                f"{folder}: not used, because its final weights are not all there (it has no {CHECKSUMS}); "
-                f"finish it (luthier runs resume {folder}), or use a checkpoint in it"
-            )
+            raise RunError(f"{folder}: not used, because {_unfinished(folder)}")
         return
     elif folder.name.startswith("checkpoint-") and (folder / MANIFEST).is_file():
         name, instead = MANIFEST, "use an older checkpoint"
@@ -75,6 +72,20 @@ def check(folder: Path) -> None:
     problems = _verified(folder, name, tuple(sorted(stamps)))
     if problems:
         raise RunError(f"{folder}: not used, because {'; '.join(problems)}; {instead}")
+
+
+def _unfinished(folder: Path) -> str:
+    """Why final weights without checksums are not used, and what to do: the run was stopped while it wrote
+    them, or it is older than checksums are, which its unsealed marker tells."""
+    if _DIGEST not in (folder / MARKER).read_text("utf-8", errors="replace"):
+        return (
+            f"it is a run of an older luthier, which kept no {CHECKSUMS}: nobody can tell whether its weights "
+            "are whole; train it again (with overwrite_output_dir: true)"
+        )
+    return (
+        f"its final weights are not all there (it has no {CHECKSUMS}); "
+        f"finish it (luthier runs resume {folder}), or use a checkpoint in it"
+    )
 
 
 @functools.lru_cache(maxsize=64)
