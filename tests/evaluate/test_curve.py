@@ -73,6 +73,12 @@ def told(folder: Path) -> dict[str, Any]:
     return found
 
 
+def with_answers(drawn: Path, folder: Path) -> None:
+    """Give the folder what the base and the run said, which need not be asked again."""
+    for file in (drawn / "out").glob("answers.*.jsonl"):
+        shutil.copy(file, folder / file.name)
+
+
 def weights(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
@@ -198,6 +204,7 @@ def test_what_is_trained_is_not_trained_again(drawn: Path) -> None:
 
 def test_an_interrupted_curve_goes_on_and_comes_out_the_same(drawn: Path, tmp_path: Path) -> None:
     first, heard = Heard(until="curve: trains on 50 %"), Heard()
+    with_answers(drawn, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         curve(drawn, tmp_path, 25, 50, say=first)
     assert first.trained == ["curve: trains on 25 %", "curve: trains on 50 %"]
@@ -232,24 +239,19 @@ def test_an_unfinished_training_goes_on_from_its_checkpoint(
     assert weights(point) == whole and not [*point.glob("checkpoint-*")]
 
 
-def test_two_points_are_drawn_without_a_prediction(drawn: Path) -> None:
-    heard = Heard()
-    found = curve(drawn, drawn / "out", 50, 100, say=heard)
-    assert heard.trained == []
-    assert len(found["points"]) == 2 and found["fit"] is found["twice"] is None
-    assert [one["key"] for one in found["notes"]] == ["curve_few"]
-
-
-def test_data_that_has_changed_is_trained_on_as_it_is_now(place: Path, tmp_path: Path) -> None:
-    file, heard = place / "data" / "intent.json", Heard()
+def test_data_that_has_changed_is_trained_on_as_it_is_now(drawn: Path, tmp_path: Path) -> None:
+    """Two points are drawn, but no curve goes through them."""
+    with_answers(drawn, tmp_path)
+    file, heard = drawn / "data" / "intent.json", Heard()
     text = file.read_text("utf-8")
     try:
         file.write_text(json.dumps(json.loads(text)[:24], ensure_ascii=False), encoding="utf-8")
-        found = curve(place, tmp_path, 50, 100, say=heard)
+        found = curve(drawn, tmp_path, 50, 100, say=heard)
     finally:
         file.write_text(text, encoding="utf-8")
     assert heard.trained == ["curve: trains on 50 %", "curve: trains on 100 %"]
     assert [point["rows"] for point in found["points"]] == [12, 24]
+    assert found["fit"] is found["twice"] is None
     assert [one["key"] for one in found["notes"]] == ["curve_data_changed", "curve_few"]
 
 

@@ -101,12 +101,12 @@ def test_of_perplexity_less_is_better() -> None:
 def test_intervals_contain_the_truth() -> None:
     errors, truth = [0.05 + 2 * n**-0.4 for n in (800, 2000, 4000, 8000)], 0.05 + 2 * 16000**-0.4
     inside = gains = 0
-    for seed in range(40):
+    for seed in range(30):
         found = curve.learn([800, 2000, 4000, 8000], simulated(errors, 300, seed), seed)
         assert found.twice is not None
         inside += found.twice.low <= 1 - truth <= found.twice.high
         gains += found.twice.gain_low <= errors[-1] - truth <= found.twice.gain_high
-    assert inside >= 36 and gains >= 35  # of 40; 38 would be 95 %
+    assert inside >= 27 and gains >= 27  # of 30; 28 or 29 would be 95 %
 
 
 def test_a_flat_curve_promises_no_gain() -> None:
