@@ -13,9 +13,13 @@ Note = dict[str, str]
 
 
 def note(key: str, **values: Any) -> Note:
-    """The sentence `key` of notes.yaml with these values in its places."""
+    """The sentence `key` of notes.yaml with these values in its places; a value may be a Note itself."""
     wording = _wording()[key]
-    return {"key": key, **{language: wording[language].format(**values) for language in ("en", "zh")}}
+    return {"key": key, **{name: wording[name].format(**_in(values, name)) for name in ("en", "zh")}}
+
+
+def _in(values: dict[str, Any], language: str) -> dict[str, Any]:
+    return {name: one[language] if isinstance(one, dict) else one for name, one in values.items()}
 
 
 @functools.cache

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from luthier.data.render import Renderer
     from luthier.evaluate.results import Heard
 
-DEFAULT = 4
+WAYS, DEFAULT = ("random", "retrieved"), 4
 Ways = Mapping[str, Mapping[str, Measured]]
 """Way of answering ("", "likelihood") -> metric -> Measured."""
 _SLACK = 4
@@ -124,7 +124,8 @@ def told(heard: Heard) -> dict[str, Any]:
         records = heard.got["before"]
         got = {job.name.removesuffix(f".shots.{way}"): records[job.name] for job in jobs}
         said = sets.measure(one, got, heard.thought)
-        measured = {how: sets.metric_of(one)(answered) for how, answered in said.items()}
+        asked = [how for how in said if how in heard.measured["before"]]
+        measured = {how: sets.metric_of(one)(said[how]) for how in asked}
         found[way] = _figures(heard.measured["before"], measured, heard.config.seed)
         found["tokens"][way], found["cut"][way] = _mean(jobs[0]), sum(said[""].cut)
         if "after" in heard.measured:
