@@ -30,7 +30,7 @@ VERBS: dict[str, Verb] = {
     "eval": Verb(
         "luthier.evaluate.cli:main", "RUN|MODEL --dataset NAME", "did tuning help, and what did it damage?"
     ),
-    "export": Verb("luthier.export.merge:main", "RUN export_dir=DIR", "merge, save and verify a model", True),
+    "export": Verb("luthier.export.cli:main", "RUN export_dir=DIR [--to gguf]", "merge, write, prove a model"),
     "check": Verb("luthier.config.cli:main_check", "CONFIG", "say all that is wrong with a configuration"),
     "keys": Verb("luthier.config.cli:main_keys", "[NAME]", "explain configuration keys"),
     "data": Verb("luthier.prepare.cli:main", "VERB FILE|DATASET", "show, check, clean, split, convert"),
@@ -47,7 +47,11 @@ ELSEWHERE = {
 }
 
 
-RESUME = Verb("luthier.train.run:resume", "RUN", "continue a run as it was started", True)
+# Verbs of `runs` that train, so they are in a room above that of the runs.
+TRAINING = {
+    "resume": Verb("luthier.train.run:resume", "RUN", "continue a run as it was started", True),
+    "reproduce": Verb("luthier.train.again:main", "RUN", "train a run again: does the same come out?"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -168,8 +172,8 @@ def _dispatch(verb: str, words: list[str]) -> int:
     import importlib
 
     row = VERBS[verb]
-    if [verb, *words[:1]] == ["runs", "resume"]:  # it trains, so it is a room above that of the runs
-        row, words = RESUME, words[1:]
+    if verb == "runs" and words and words[0] in TRAINING:
+        row, words = TRAINING[words[0]], words[1:]
     if row.keys and ("--help" in words or "-h" in words):
         from luthier.config.cli import main_help
 

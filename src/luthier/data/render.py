@@ -173,12 +173,20 @@ class Renderer:
 
         Raises TemplateError when the template cannot express the conversation.
         """
-        try:
-            pieces = self._drafter.prompt(messages, tools)
-        except RowProblem as problem:
-            raise TemplateError(problem.reason) from problem
+        pieces = self._prompt(messages, tools)
         ids, _ = self._encoder.encode([(piece.text, k == 0) for k, piece in enumerate(pieces)])
         return [int(i) for i in ids]
+
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """The text of `prompt`, as the template writes it. Raises TemplateError."""
+        pieces = self._prompt(messages, tools)
+        return "".join(piece.text.replace(BREAK, "").replace(SEAM, "") for piece in pieces)
+
+    def _prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Piece]:
+        try:
+            return list(self._drafter.prompt(messages, tools))
+        except RowProblem as problem:
+            raise TemplateError(problem.reason) from problem
 
     def show(self, example: Example) -> tuple[str, list[tuple[int, int]]]:
         """The whole text of an example (its first branch) and the character ranges that are learnt.

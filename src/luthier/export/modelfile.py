@@ -7,13 +7,14 @@ from collections.abc import Iterable
 CONTEXT = 4096
 
 
-def text(stops: Iterable[str], longest: int | None, system: str | None = None) -> str:
-    """FROM the directory itself, what ends a turn, and the context length.
+def text(stops: Iterable[str], longest: int | None, system: str | None = None, *, source: str = ".") -> str:
+    """FROM `source`, what ends a turn, and the context length.
 
-    stops: texts of the end tokens · longest: tokens that the model can read. There is no TEMPLATE: Ollama
-    takes the chat template that lies with the model, which is the one of training.
+    source: a GGUF file, or the directory of the Modelfile · stops: texts of the end tokens · longest: tokens
+    that the model can read. There is no TEMPLATE: Ollama takes the chat template that lies with the model,
+    which is the one of training.
     """
-    lines = ["FROM .", ""]
+    lines = [f"FROM {source}", ""]
     if system and '"""' not in system:
         lines += [f'SYSTEM """{system}"""', ""]
     lines += [f"PARAMETER stop {_quoted(stop)}" for stop in dict.fromkeys(stops)]

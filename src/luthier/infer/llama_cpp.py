@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import secrets
+import string
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ _LARGEST = 1 << 30  # bytes of a reply; a whole distribution over 256 k tokens i
 class LlamaCpp:
     """One GGUF file, open for answering. context: tokens that prompt and answer may have together.
 
+    architecture: its name in GGUF · vocabulary: number of tokens · letter: a token that ends nothing.
     Satisfies `engine.Engine`; close() (or leaving `with`) ends its process.
     """
 
@@ -55,7 +57,10 @@ class LlamaCpp:
         longest = int(header.metadata[f"{header.architecture}.context_length"])
         self.path = Path(path)
         self.context = min(context or longest, longest)
-        self.vocabulary = len(header.metadata["tokenizer.ggml.tokens"])
+        self.architecture = header.architecture
+        tokens = header.metadata["tokenizer.ggml.tokens"]
+        self.vocabulary = len(tokens)
+        self.letter = next((i for i, text in enumerate(tokens) if text in string.ascii_letters and text), 0)
         self.timings: dict[str, float] = {"prompt_tokens": 0, "prompt_ms": 0, "tokens": 0, "ms": 0}
         self._slots = slots
         self._key = secrets.token_hex(16)

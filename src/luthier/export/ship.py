@@ -1,0 +1,138 @@
+"""From a run to files that other programs serve, each proved to be the model that was trained."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier import __version__, gguf
+from luthier.config import Config
+from luthier.errors import ExportError, MissingPackage
+from luthier.export import merge, modelfile, proof
+from luthier.export.cases import cases
+from luthier.runs import atomic
+from luthier.streams import say
+
+if TYPE_CHECKING:
+    from luthier.data.render import Renderer
+
+KINDS = ("f32", "f16", "bf16")
+PARITY = "parity.json"
+_FAILED = ".failed"
+
+
+def ship(config: Config, targets: Sequence[str], kinds: Sequence[str]) -> dict[str, Any]:
+    """Write what is asked for into `export_dir`; returns what --format json prints: files, parity, gate.
+
+    A file whose proof fails keeps its content under a name that ends in ".failed". Raises ExportError,
+    ModelError, MissingPackage (before anything is merged), RunError.
+    """
+    _needs()
+    out = Path(str(config.export_dir))
+    began = time.monotonic()
+    if "hf" in targets:
+        merge.export(config.replace(export_dir=str(out / "hf")))
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic.scratch(out / "merged") as folder:
+        exact = folder / _name(config)
+        merge.export(config.replace(export_dir=str(exact), infer_dtype="float32"))
+        told = atomic.read_json(exact / merge.REPORT)
+        parity = _files(config, out, exact, kinds)
+    parity |= {
+        "luthier": __version__,
+        "merge_max_abs_difference": told["merge_max_abs_difference"],
+        "ok": all(one["ok"] for one in parity["files"]),
+        "seconds": round(time.monotonic() - began, 2),
+    }
+    atomic.write_json(out / PARITY, parity)
+    files = [str(out / one["file"]) for one in parity["files"]]
+    return {"files": [*files, *([str(out / "hf")] if "hf" in targets else [])], "parity": parity, "gate": []}
+
+
+def table(result: dict[str, Any]) -> str:
+    """What was written and how equal it is, for a terminal."""
+    parity = result["parity"]
+    lines = [f"merged: logits differ by {parity['merge_max_abs_difference']:.1e} from those of the adapter"]
+    lines.append(
+        f"{'file':<36} {'prompts':>9} {'difference':>11} {'KL':>8} {'top-1':>6} {'answers':>9}  proof"
+    )
+    for one in parity["files"]:
+        prompts, logits, answers = one["prompts"], one["logits"], one["answers"]
+        same = min(prompts["same_text"], prompts["same_tokens"])
+        lines.append(
+            f"{one['file']:<36} {same:>4}/{one['cases']:<4} {logits['max_abs_difference']:>11.1e}"
+            f" {logits['mean_kl']:>8.1e} {logits['same_top']:>6.1%} {answers['same']:>4}/{answers['of']:<4}"
+            f"  {'holds' if one['ok'] else 'FAILED'}"
+        )
+        lines += [f"    {problem}" for problem in one["problems"][:5]]
+    lines += [f"note: {note}" for note in parity["notes"]]
+    lines += ["", *(f"written: {place}" for place in result["files"])]
+    best = next((one["file"] for one in parity["files"] if one["ok"]), None)
+    if best:
+        lines.append(f"Go on:  luthier chat {Path(result['files'][0]).parent / best}")
+    return "\n".join(lines)
+
+
+def _needs() -> None:
+    """Raise MissingPackage before an hour of work, not after it."""
+    import importlib.util
+
+    for name in ("gguf", "xllamacpp"):
+        if importlib.util.find_spec(name) is None:
+            raise MissingPackage(name, "exporting to GGUF and proving it", "gguf")
+
+
+def _name(config: Config) -> str:
+    """What the files are called: as the run, or as the model."""
+    place = config.run or config.model_name_or_path
+    return Path(str(place)).resolve().name if Path(str(place)).exists() else Path(str(place)).name
+
+
+def _files(config: Config, out: Path, exact: Path, kinds: Sequence[str]) -> dict[str, Any]:
+    """The GGUF files of a merged model, and their proofs."""
+    from luthier.infer import loading
+    from luthier.infer.engine import generation
+
+    source = Config(
+        verb="chat",
+        model_name_or_path=str(exact),
+        infer_dtype="float32",
+        enable_thinking=config.enable_thinking,
+    )
+    tokenizer, renderer = loading.text(source, lambda _: None)
+    ready = loading.model(source, tokenizer, renderer)
+    options = generation(source.replace(max_new_tokens=proof.ANSWER, repetition_penalty=1.0), renderer, False)
+    asked, notes = cases(config, renderer, ready.engine.context - proof.ANSWER)
+    if not asked:
+        raise ExportError("no prompt fits into the model, so nothing could be proved: " + "; ".join(notes))
+    say(f"proving on {len(asked)} prompts")
+    wanted = proof.expected(ready.engine.model, ready.engine, asked, options)  # type: ignore[attr-defined]
+    longest = ready.engine.context
+    del ready
+    gc.collect()
+    variables = {} if config.enable_thinking is None else {"enable_thinking": config.enable_thinking}
+    proofs = []
+    for kind in kinds:
+        file = out / f"{exact.name}-{kind}.gguf"
+        gguf.convert(exact, file, kind, template=renderer.template.text)  # type: ignore[arg-type]
+        found = proof.prove(file, kind, asked, wanted, variables)
+        if not found["ok"]:
+            file = file.replace(file.with_name(file.name + _FAILED))
+        proofs.append({**found, "file": file.name, "bytes": file.stat().st_size})
+    _modelfile(out, proofs, renderer, longest, config)
+    return {"files": proofs, "notes": [*renderer.notes, *notes]}
+
+
+def _modelfile(
+    out: Path, proofs: Iterable[dict[str, Any]], renderer: Renderer, longest: int, config: Config
+) -> None:
+    """For the first file that is proved. Without one there is none, so that nobody serves what differs."""
+    best = next((one["file"] for one in proofs if one["ok"]), None)
+    if best is None:
+        return
+    ends = renderer.tokenizer.convert_ids_to_tokens(sorted(renderer.stop_ids))
+    stops = [*(str(end) for end in ends), *renderer.stop_strings]
+    atomic.write_text(out / "Modelfile", modelfile.text(stops, longest, config.system, source=f"./{best}"))
