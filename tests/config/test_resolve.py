@@ -132,9 +132,10 @@ def test_evaluation_is_derived() -> None:
     )
     assert (config.do_eval, config.eval_steps) == (True, 20)
     assert (config.metric_for_best_model, config.greater_is_better) == ("eval_loss", False)
-    assert resolved(
-        "early_stopping_steps=1 eval_strategy=epoch val_size=9 metric_for_best_model=accuracy"
-    ).greater_is_better
+    known_by_the_metric = resolved(
+        "early_stopping_steps=1 eval_strategy=epoch val_size=9 metric_for_best_model=outside_labels"
+    )
+    assert known_by_the_metric.greater_is_better is None
 
 
 def test_only_what_was_asked_for_is_done() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from luthier.train.losses import target_nll, weighted_sum
+from luthier.train.losses import shares, target_nll, weighted_sum
 
 
 def test_nll_is_that_of_the_softmax():
@@ -27,3 +27,10 @@ def test_half_precision_logits_are_widened_first():
 
 def test_weights_scale_each_token():
     assert weighted_sum(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 0.0, 0.5])).item() == 3.0
+
+
+def test_token_accuracy_is_a_share_of_each_sequence():
+    right, weight = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 0.5, 0.5, 0.0])
+    owner = torch.tensor([0, 0, 2, 2, 3])
+    assert shares(right, weight, owner).tolist() == [0.5, 1.0]
+    assert shares(right[:0], weight[:0], owner[:0]).tolist() == []

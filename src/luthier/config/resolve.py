@@ -70,8 +70,8 @@ def _schedule(c: Config, m: Machine) -> Iterator[Change]:
         metric = c.metric_for_best_model or "eval_loss"
         if c.metric_for_best_model is None:
             yield "metric_for_best_model", metric, "the usual measure"
-        if c.greater_is_better is None:
-            yield "greater_is_better", not metric.endswith("loss"), "a loss is better when it is smaller"
+        if c.greater_is_better is None and metric.endswith(("loss", "perplexity")):
+            yield "greater_is_better", False, "a loss is better when it is smaller"
 
 
 def _precision(c: Config, m: Machine) -> Iterator[Change]:

@@ -205,6 +205,18 @@ TRAIN: tuple[Rule, ...] = (
         "leave it out",
     ),
     Rule(
+        "sample_replies",
+        lambda c: c.sample_replies and c.stage == "pt",
+        "stage pt has no answers to show",
+        "leave it out",
+    ),
+    Rule(
+        "sample_replies",
+        lambda c: c.sample_replies and not c.do_eval and c.eval_strategy == "no",
+        "without evaluations nothing is answered",
+        "eval_strategy: steps",
+    ),
+    Rule(
         "load_best_model_at_end",
         lambda c: c.load_best_model_at_end and c.eval_strategy == "no",
         "without evaluations there is no best",

@@ -1,4 +1,4 @@
-"""trainer_log.jsonl: one line a record, in LLaMA-Factory's names, each with a checksum of itself.
+"""trainer_log.jsonl, in LLaMA-Factory's names, and samples.jsonl: a record a line, each with its checksum.
 
 A line ends with `"crc32": "…"}`: the CRC-32 of the bytes before `, "crc32"`. It finds every change of up to
 32 neighbouring bits, and a line that was cut.
@@ -20,7 +20,10 @@ from luthier.errors import RunError
 from luthier.runs import atomic
 
 NAME = "trainer_log.jsonl"
+SAMPLES = "samples.jsonl"
+"""The replies of a model while it is trained."""
 KEY = "crc32"
+_STEP = {NAME: "current_steps", SAMPLES: "step"}
 _LINE = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
 
 
@@ -38,30 +41,30 @@ class Log:
         return [*self.lines.values()]
 
 
-def encode(record: Mapping[str, Any]) -> bytes:
+def encode(record: Mapping[str, Any], name: str = NAME) -> bytes:
     """One line. Raises RunError on NaN or infinity."""
-    body = atomic.encode_json(dict(record), where=NAME).rstrip(b"\n").removesuffix(b"}")
+    body = atomic.encode_json(dict(record), where=name).rstrip(b"\n").removesuffix(b"}")
     return body + f', "{KEY}": "{zlib.crc32(body):08x}"}}\n'.encode()
 
 
-def append(folder: Path, record: Mapping[str, Any]) -> None:
+def append(folder: Path, record: Mapping[str, Any], name: str = NAME) -> None:
     """Add a line, visible to readers at once; `sync` makes it lasting."""
-    line = encode(record)
-    with atomic.explained(folder / NAME), open(folder / NAME, "ab") as file:
+    line = encode(record, name)
+    with atomic.explained(folder / name), open(folder / name, "ab") as file:
         file.write(line)
 
 
 def sync(folder: Path) -> None:
     """Bring what was logged to the disk."""
-    if not (folder / NAME).is_file():
-        return
-    with atomic.explained(folder / NAME), open(folder / NAME, "rb+") as file:
-        os.fsync(file.fileno())
+    for file in (folder / name for name in _STEP):
+        if file.is_file():
+            with atomic.explained(file), open(file, "rb+") as opened:
+                os.fsync(opened.fileno())
 
 
-def look(folder: Path) -> Log:
+def look(folder: Path, name: str = NAME) -> Log:
     """Everything in the log, sound or not; an empty one when there is none."""
-    file = folder / NAME
+    file = folder / name
     *lines, rest = file.read_bytes().split(b"\n") if file.is_file() else [b""]
     sound, damaged = {}, []
     for number, line in enumerate(lines, 1):
@@ -92,22 +95,22 @@ def damage(folder: Path) -> list[str]:
     return [f"{_places(folder, found)}: damaged and left out; the log as it is will be kept beside"]
 
 
-def trim(folder: Path, step: int, lines: int | None = None) -> None:
+def trim(folder: Path, step: int, lines: int | None = None, name: str = NAME) -> None:
     """Forget what was logged after `step`, so that continuing from there writes every step once.
 
     lines: how many the checkpoint knows of; what a killed process wrote after its last step goes, too.
     Damaged lines are left out too; the file as it was is then kept as trainer_log.damaged-N.jsonl.
     """
-    found = look(folder)
+    found = look(folder, name)
     if found.damaged:
-        names = (folder / f"trainer_log.damaged-{n}.jsonl" for n in itertools.count(1))
-        atomic.write_bytes(next(name for name in names if not name.exists()), (folder / NAME).read_bytes())
+        names = (folder / f"{Path(name).stem}.damaged-{n}.jsonl" for n in itertools.count(1))
+        atomic.write_bytes(next(other for other in names if not other.exists()), (folder / name).read_bytes())
     kept = [
         record
         for number, record in found.lines.items()
-        if record.get("current_steps", 0) <= step and (lines is None or number <= lines)
+        if record.get(_STEP[name], 0) <= step and (lines is None or number <= lines)
     ]
-    atomic.write_bytes(folder / NAME, b"".join(encode(record) for record in kept))
+    atomic.write_bytes(folder / name, b"".join(encode(record, name) for record in kept))
 
 
 def _decode(line: bytes) -> dict[str, Any] | None:

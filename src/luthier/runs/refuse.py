@@ -19,7 +19,7 @@ RESULTS = (
 )  # fmt: skip
 OURS = (
     MARKER, "config.yaml", "config.resolved.json", MANIFEST, CHECKSUMS, "template.jinja", "ledger.json",
-    "rejected.jsonl",
+    "rejected.jsonl", log.SAMPLES, "samples.damaged-*.jsonl",
 )  # fmt: skip
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 # Hidden files and the redirected output of a job do not make a directory occupied.

@@ -1,8 +1,9 @@
 """A run: one directory that every verb writes into and every surface reads.
 
 luthier.json (the marker) · config.yaml · config.resolved.json · manifest.json · template.jinja ·
-ledger.json · rejected.jsonl · trainer_log.jsonl · checkpoint-N/ (whole when it has a manifest.json, and then
-with a copy of what the run is made of in run.json) · the final model (whole when it has a checksums.json)
+ledger.json · rejected.jsonl · trainer_log.jsonl · samples.jsonl · checkpoint-N/ (whole when it has a
+manifest.json, and then with a copy of what the run is made of in run.json) · the final model (whole when it
+has a checksums.json)
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Run:
     """An open run directory; writable only when it came from `create` or `join`.
 
     As a context manager it records how the work ended: complete, interrupted (Ctrl-C) or failed.
-    resume_from: the whole checkpoint to continue from, or None · lines: how many of the log it knows of,
-    None for all · notes: what to tell the user aloud.
+    resume_from: the whole checkpoint to continue from, or None · lines, samples: how many of the log and of
+    the replies it knows of, None for all · notes: what to tell the user aloud.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,6 +50,7 @@ class Run:
         self._before: dict[str, Any] | None = None
         self._trim: int | None = None
         self.lines: int | None = None
+        self.samples: int | None = None
         self._made_of: dict[str, Any] | None = None
 
     # --- opening ---------------------------------------------------------------------------------------
@@ -222,10 +224,22 @@ class Run:
 
     def append_log(self, record: Mapping[str, Any]) -> None:
         """Add one line to trainer_log.jsonl, visible to readers at once."""
-        if self._trim is not None:
-            log.trim(self.path, self._trim, self.lines)
-            self._trim = None
+        self._forget_later_steps()
         log.append(self.path, record)
+
+    def append_sample(self, record: Mapping[str, Any]) -> None:
+        """Add a reply of the model in training to samples.jsonl, visible to readers at once."""
+        self._forget_later_steps()
+        log.append(self.path, record, log.SAMPLES)
+
+    def _forget_later_steps(self) -> None:
+        """Once, before the first line of a run that is continued."""
+        if self._trim is None:
+            return
+        log.trim(self.path, self._trim, self.lines)
+        if (self.path / log.SAMPLES).is_file():
+            log.trim(self.path, self._trim, self.samples, log.SAMPLES)
+        self._trim = None
 
     def read_log(self) -> list[dict[str, Any]]:
         """The lines of trainer_log.jsonl. Raises RunError that names damaged ones."""

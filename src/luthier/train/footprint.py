@@ -149,9 +149,12 @@ def saves(session: Session) -> int:
 
 
 def entries(session: Session) -> int:
-    """Entries that the history will have; one of several evaluation sets is as long as several."""
+    """Entries that the history will have; one of several evaluation sets is as long as several, one with the
+    metrics of answers as three, and a sample reply as its texts."""
     config, total = session.config, session.total
-    kinds = [(config.logging_steps, 1), (config.eval_steps or config.logging_steps, len(session.evals))]
+    sets = session.quality.sets.values() if session.quality else ()
+    size = len(session.evals) + sum(2 + math.ceil(rows.bytes / ENTRY) for rows in sets)
+    kinds = [(config.logging_steps, 1), (config.eval_steps or config.logging_steps, size)]
     return 2 + sum(
         size * math.ceil(total / max(rate if rate >= 1 else rate * total, 1)) for rate, size in kinds if rate
     )

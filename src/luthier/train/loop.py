@@ -160,7 +160,8 @@ def _set_rates(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 
 def evaluate(job: Job, corpus: Examples) -> dict[str, float]:
-    """Mean loss (and what the stage measures beside it) over a corpus; gradients and dropout off.
+    """Mean loss of a trained token, and what the stage measures beside it as a mean over examples; gradients
+    and dropout off.
 
     Raises TrainError, on every rank, when a loss is not finite or an example does not fit into memory.
     """
@@ -172,7 +173,8 @@ def evaluate(job: Job, corpus: Examples) -> dict[str, float]:
         job.model.train(training)
     _raise_any([report.problem for report in reports])
     sums = total(report.sums for report in reports)
-    return {name: value / max(sums.count, 1.0) for name, value in {"loss": sums.loss, **sums.metrics}.items()}
+    means = {name: value / max(len(corpus), 1) for name, value in sums.metrics.items()}
+    return {"loss": sums.loss / max(sums.count, 1.0), **means}
 
 
 def _own_losses(job: Job, corpus: Examples) -> _Report:

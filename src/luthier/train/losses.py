@@ -19,3 +19,13 @@ def target_nll(logits: Tensor, pick: Tensor, targets: Tensor) -> Tensor:
 def weighted_sum(nll: Tensor, weight: Tensor) -> Tensor:
     """Sum of `weight * nll` [M] -> []; the weights are those of the trained tokens (1 by default)."""
     return (nll * weight).sum()
+
+
+def shares(right: Tensor, weight: Tensor, owner: Tensor) -> Tensor:
+    """Of each sequence that has targets the weighted share of those that are right [S], in float32.
+
+    right, weight [M]; owner [M]: the sequence that a target belongs to. Targets without weight count nowhere.
+    """
+    sums = torch.zeros(2, int(owner.max()) + 1 if owner.numel() else 0, device=right.device)
+    sums = sums.index_add(1, owner, torch.stack([right * weight, weight]).float())
+    return sums[0][sums[1] > 0] / sums[1][sums[1] > 0]

@@ -16,11 +16,12 @@ from typing import Any
 
 from luthier.config import Config
 from luthier.data.prepare import Examples
-from luthier.errors import RunError, TrainError
+from luthier.errors import TrainError
 from luthier.runs import Run, atomic, space
-from luthier.train import footprint, memory
-from luthier.train.loop import Job, evaluate
-from luthier.types import Rendered, Step
+from luthier.train import course, evaluation, footprint, memory
+from luthier.train.loop import Job
+from luthier.train.quality import Quality
+from luthier.types import Step
 
 STATE = "trainer_state.json"
 
@@ -41,6 +42,10 @@ class Progress:
     best_metric: float | None = None
     best_global_step: int | None = None
     evaluations_without_gain: int = 0
+    overfitting_from_step: int | None = None
+    since_eval_sum: float = 0.0
+    since_eval_steps: int = 0
+    sample_lines: int = 0
     log_history: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, step: Step) -> None:
@@ -48,6 +53,8 @@ class Progress:
         self.loss_sum += step.loss
         self.window_sum += step.loss
         self.window_steps += 1
+        self.since_eval_sum += step.loss
+        self.since_eval_steps += 1
         self.trained_tokens += step.trained
         self.num_input_tokens_seen += step.seen
         self.train_seconds += step.seconds
@@ -60,7 +67,8 @@ class Session:
     save_weights(directory): writes the model in its method's form, and its tokenizer · stop: why training
     ends early · estimate(): upper bound of a checkpoint's size · saved: step of the newest checkpoint, size:
     its bytes without its history, 0 when there is none · measured: the evaluation of the weights as they are
-    now, if any · asked(): the signal by which the run was asked to stop, 0 for none.
+    now, if any · asked(): the signal by which the run was asked to stop, 0 for none · quality: what the model
+    answers at each evaluation, if anything · measures: all that an evaluation has -> larger is better.
     """
 
     config: Config
@@ -79,6 +87,8 @@ class Session:
     size: int = 0
     measured: dict[str, float] | None = None
     asked: Callable[[], int] = lambda: 0
+    quality: Quality | None = None
+    measures: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -200,26 +210,6 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-class _Asked(Exception):
-    """An evaluation was left, because the run was asked to stop."""
-
-
-@dataclass(frozen=True)
-class _Until:
-    """A corpus that is read no further once the run is asked to stop: an evaluation may take long."""
-
-    corpus: Examples
-    asked: Callable[[], int]
-
-    def __len__(self) -> int:
-        return len(self.corpus)
-
-    def __getitem__(self, index: int) -> Rendered:
-        if self.asked():
-            raise _Asked
-        return self.corpus[index]
-
-
 def evaluate_step(session: Session) -> None:
     """Evaluate when it is due, though not before `eval_delay` steps, or epochs where each of those counts.
 
@@ -233,10 +223,11 @@ def evaluate_step(session: Session) -> None:
     if due(session, config.eval_strategy, config.eval_steps or config.logging_steps):
         try:
             measured = run_evaluation(session, session.asked if session.job.engine.world == 1 else None)
-        except _Asked:
+        except evaluation.Left:
             return
         session.measured = measured
-        judge(session, measured)
+        course.judge(session, measured)
+        warn(session)
 
 
 def catch_up(session: Session) -> None:
@@ -252,61 +243,44 @@ def catch_up(session: Session) -> None:
         session.measured = measured
     else:
         evaluate_step(session)
-    _tire(session)
+    course.tire(session)
 
 
-def run_evaluation(session: Session, asked: Callable[[], int] | None = None) -> dict[str, float]:
-    """Loss on every evaluation set, with LLaMA-Factory's names; several sets each under their own."""
-    out: dict[str, float] = {}
-    for name, corpus in session.evals.items():
-        began = time.perf_counter()
-        measured = evaluate(session.job, _Until(corpus, asked) if asked else corpus)
-        tell_notes(session)
-        seconds = max(time.perf_counter() - began, 1e-9)
-        prefix = "eval" if len(session.evals) == 1 else f"eval_{name}"
-        out |= {f"{prefix}_{key}": value for key, value in measured.items()}
-        out[f"{prefix}_perplexity"] = math.exp(min(measured["loss"], 700.0))
-        out[f"{prefix}_runtime"] = round(seconds, 4)
-        out[f"{prefix}_samples_per_second"] = round(len(corpus) / seconds, 3)
-        batches = math.ceil(len(corpus) / session.config.per_device_eval_batch_size)
-        out[f"{prefix}_steps_per_second"] = round(batches / seconds, 3)
-    if len(session.evals) > 1:
-        losses = [out[f"eval_{name}_loss"] for name in session.evals]
-        out["eval_loss"] = sum(losses) / len(losses)
-    write_log(session, dict(out), eval_loss=out["eval_loss"])
-    session.say(f"step {session.progress.global_step}: eval loss {out['eval_loss']:.4f}")
+def warn(session: Session) -> None:
+    """Say once in a run that it over-fits, on the screen and in the log."""
+    found = course.warning(session)
+    if found:
+        session.say(f"warning: {found['warning']}")
+        write_log(session, found, **found)
+
+
+def run_evaluation(
+    session: Session, asked: Callable[[], int] | None = None, samples: bool = True
+) -> dict[str, float]:
+    """Measure and log; `samples`: keep and show the sample replies. Raises evaluation.Left when `asked`."""
+    out, replies = evaluation.measure(session, asked)
+    tell_notes(session)
+    progress, record = session.progress, dict(out)
+    if progress.since_eval_steps:
+        record["window_loss"] = progress.since_eval_sum / progress.since_eval_steps
+    progress.since_eval_sum, progress.since_eval_steps = 0.0, 0
+    write_log(session, record, **{key: value for key, value in out.items() if key in session.measures})
+    told = [f"{key.removeprefix('eval_')} {out[key]:.4f}" for key in course.headlines(session) if key in out]
+    session.say(f"step {progress.global_step}: eval {'  '.join(told)}")
+    if samples:
+        keep_samples(session, replies)
     return out
 
 
-def judge(session: Session, measured: Mapping[str, float]) -> None:
-    """Keep the best evaluation; stop when `early_stopping_steps` evaluations brought nothing better."""
-    config, progress = session.config, session.progress
-    name = config.metric_for_best_model or "loss"
-    key = name if name.startswith("eval_") else f"eval_{name}"
-    if key not in measured:
-        known = ", ".join(sorted(measured))
-        raise RunError(f"metric_for_best_model: {name!r} was not measured; there are {known}")
-    greater = (
-        config.greater_is_better
-        if config.greater_is_better is not None
-        else not key.endswith(("loss", "perplexity"))
-    )
-    value, best = measured[key], progress.best_metric
-    if best is None or (value > best if greater else value < best):
-        progress.best_metric, progress.best_global_step = value, progress.global_step
-        progress.evaluations_without_gain = 0
+def keep_samples(session: Session, replies: list[dict[str, str]]) -> None:
+    """Append the sample replies of an evaluation to samples.jsonl, and show each in a line."""
+    step = session.progress.global_step
+    session.progress.sample_lines += len(replies)
+    if not session.job.engine.is_main:
         return
-    progress.evaluations_without_gain += 1
-    _tire(session)
-
-
-def _tire(session: Session) -> None:
-    """Stop after `early_stopping_steps` evaluations without gain; a continued run has its from before."""
-    patience, progress = session.config.early_stopping_steps, session.progress
-    if patience is not None and progress.evaluations_without_gain >= patience:
-        name = session.config.metric_for_best_model or "loss"
-        key = name if name.startswith("eval_") else f"eval_{name}"
-        session.stop = f"{key} has not improved for {patience} evaluations (best {progress.best_metric:.4f})"
+    for reply in replies:
+        session.run.append_sample({"step": step, **reply})
+        session.say(evaluation.shown(reply))
 
 
 def save_step(session: Session) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from luthier.runs import Run
+from luthier.train import course, memory
 from luthier.train.observe import STATE, Session
 
 
 def train_results(session: Session, parameters: int) -> dict[str, Any]:
-    """train_results.json. total_flos: 6 x parameters x tokens (Kaplan et al., 2020), an estimate."""
+    """train_results.json. total_flos: 6 x parameters x tokens (Kaplan et al., 2020), an estimate ·
+    train_peak_memory: bytes, of the process that ended the run."""
     progress = session.progress
     seconds = max(progress.train_seconds, 1e-9)
     examples = progress.epoch * len(session.job.corpus)
@@ -26,6 +28,7 @@ def train_results(session: Session, parameters: int) -> dict[str, Any]:
         "train_samples_per_second": round(examples / seconds, 3),
         "train_steps_per_second": round(progress.global_step / seconds, 3),
         "train_trained_tokens_per_second": round(progress.trained_tokens / seconds, 1),
+        "train_peak_memory": memory.peak(session.job.engine.device),
     }
 
 
@@ -42,11 +45,15 @@ def write_state(session: Session) -> None:
     session.run.write_json(STATE, state)
 
 
-def plot(run: Run, history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """training_loss.png and training_eval_loss.png; the names written, [] without matplotlib."""
+def plot(session: Session) -> list[str]:
+    """training_loss.png, training_eval_loss.png and, as in LLaMA-Factory, eval_accuracy; also what stands for
+    the task and what best means. Returns the names written, [] without matplotlib.
+    """
     if find_spec("matplotlib") is None:
         return []
-    return [name for key in ("loss", "eval_loss") if (name := _draw(run.path, history, key))]
+    keys = dict.fromkeys(["loss", "eval_loss", "eval_accuracy", *course.headlines(session)])
+    history = session.progress.log_history
+    return [name for key in keys if (name := _draw(session.run.path, history, key))]
 
 
 def _draw(folder: Path, history: Sequence[Mapping[str, Any]], key: str) -> str:

@@ -19,7 +19,7 @@ from luthier.model import methods
 from luthier.runs import Run
 from luthier.runs.run import CONFIG
 from luthier.runs.seal import MANIFEST, verify
-from luthier.train import footprint, observe, results, signals
+from luthier.train import course, footprint, observe, results, signals
 from luthier.train.engine import Engine
 from luthier.train.loop import steps
 from luthier.train.screen import Screen, tell
@@ -58,8 +58,8 @@ def _as_json(run: Run) -> str:
     return json.dumps({"run": str(run.path), **found}, ensure_ascii=False)
 
 
-def train(config: Config) -> Run:
-    """Train as `config` says and return the finished run.
+def train(config: Config, day: date | None = None) -> Run:
+    """Train as `config` says and return the finished run. day: that the chat template writes, if not today.
 
     Raises ConfigError, DataError, TemplateError, ModelError, RunError, TrainError; a run that fails before
     its first step leaves nothing behind. Raises Stopped (a KeyboardInterrupt) when a signal stops it.
@@ -71,7 +71,7 @@ def train(config: Config) -> Run:
         for note in config.notes:
             screen.say(f"note: {note}")
         engine = _engine(config)
-        with _run(config, engine) as run, on_day(_day(run)):
+        with _run(config, engine) as run, on_day(_day(run, day)):
             for note in run.notes:
                 screen.say(note)
             made = setup(config, machine, run, screen, engine)
@@ -83,10 +83,10 @@ def train(config: Config) -> Run:
     return run
 
 
-def _day(run: Run) -> date:
+def _day(run: Run, day: date | None) -> date:
     """The date that the run's chat template writes: that of its first start."""
     kept = run.made_of()["manifest"].get("day") if run.resume_from else None
-    return date.fromisoformat(kept) if kept else date.today()
+    return date.fromisoformat(kept) if kept else day or date.today()
 
 
 def _engine(config: Config) -> Engine:
@@ -182,14 +182,14 @@ def _finish(at_work: observe.Session, made: Setup, parameters: int) -> None:
     footprint.require_result(at_work)
     with run.result() as folder:
         at_work.save_weights(folder)
-    metrics = results.train_results(at_work, parameters)
+    metrics = results.train_results(at_work, parameters) | course.summary(at_work)
     results.write(run, "train", metrics)
     results.write_state(at_work)
     if config.streaming:
         # Continued after its last step, a run has read nothing yet; the account is of all that it trained on.
         at_work.job.corpus[at_work.job.plan.examples(at_work.progress.global_step - 1)[-1]]
         write_account(made)
-    if config.plot_loss and not results.plot(run, at_work.progress.log_history):
+    if config.plot_loss and not results.plot(at_work):
         made.screen.say('plot_loss: matplotlib is not installed: pip install "luthier[plot]"')
     made.screen.say(
         f"done: loss {metrics['train_loss']:.4f} in {observe.clock(metrics['train_runtime'])}, in {run.path}"
@@ -200,7 +200,9 @@ def _after(at_work: observe.Session, made: Setup, model: torch.nn.Module) -> Non
     """Evaluation and prediction at the end, where asked."""
     config = made.config
     if config.do_eval and at_work.evals:
-        measured = at_work.measured or observe.run_evaluation(at_work)
+        # What the best weights answer is in samples.jsonl already, under their own step.
+        best = config.load_best_model_at_end and at_work.progress.best_global_step is not None
+        measured = at_work.measured or observe.run_evaluation(at_work, samples=not best)
         if at_work.job.engine.is_main:
             found = {**measured, "epoch": round(at_work.progress.epoch, 4)}
             if config.stage == "pt" and "eval_perplexity" in found:

@@ -22,10 +22,11 @@ from luthier.errors import ConfigError
 from luthier.model import attention, locate, methods
 from luthier.model import load as loading
 from luthier.runs import Run, compare, manifest
-from luthier.train import checkpoint, footprint, memory, noise, observe, optim
+from luthier.train import checkpoint, course, footprint, memory, noise, observe, optim, quality
 from luthier.train.engine import Engine
 from luthier.train.loop import Job
 from luthier.train.probe import layout_of
+from luthier.train.quality import Quality
 from luthier.train.screen import Screen
 from luthier.train.stages import loss_of
 from luthier.types import Problem
@@ -42,6 +43,7 @@ class Setup:
     renderer: Renderer
     prepared: Prepared
     screen: Screen
+    quality: Quality | None = None
 
 
 def only_evaluates(config: Config) -> bool:
@@ -59,7 +61,9 @@ def setup(config: Config, machine: Machine, run: Run, screen: Screen, engine: En
         _stream(config, renderer, prepared)
     if prepared.train is None and not only_evaluates(config):
         raise ConfigError([Problem("dataset", "nothing to train on", "dataset: NAME or a file")])
-    made = Setup(config, machine, run, tokenizer, renderer, prepared, screen)
+    asked = quality.prepare(config, renderer, list(prepared.evals), screen.say)
+    course.require_known(config, course.measures(prepared.evals, asked), config.predict_with_generate)
+    made = Setup(config, machine, run, tokenizer, renderer, prepared, screen, asked)
     if engine.is_main:
         _confirm(made, engine)
         write_account(made)
@@ -112,11 +116,14 @@ def session(made: Setup, engine: Engine) -> tuple[observe.Session, torch.nn.Modu
         say=made.screen.say,
         draw=made.screen.draw,
         estimate=lambda: footprint.of(model, optimizer, config, beside()),
+        quality=made.quality and made.quality.fit(model, made.screen.say),
+        measures=course.measures(made.prepared.evals, made.quality),
     )
     if run.resume_from is not None:
         made_session.progress = observe.restore(run.resume_from)
         made_session.saved = made_session.progress.global_step
         run.lines = len(made_session.progress.log_history)
+        run.samples = made_session.progress.sample_lines
         made_session.size = footprint.of_checkpoint(run.resume_from, observe.STATE)
         job.budget = _budget_of(made, made_session.progress) or job.budget
         if made_session.saved < made_session.total:  # else only the result is still to be written
@@ -244,6 +251,7 @@ def _confirm(made: Setup, engine: Engine) -> None:
         adapter=config.finetuning_type == "lora",
         template=made.renderer.template.name,
         system=config.default_system,
+        thought=made.renderer.template.thought,
     )
 
 

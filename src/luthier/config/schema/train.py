@@ -48,7 +48,11 @@ class Train:
     do_predict: bool = key(
         False, "Write the model's answers to eval_dataset (or the held-out part) at the end.", cosmetic=True
     )
-    predict_with_generate: bool = key(False, "Answers are generated; needed by do_predict.", cosmetic=True)
+    predict_with_generate: bool = key(
+        False,
+        "Answers are generated: evaluations measure the task's own metrics on them. Needed by do_predict.",
+        cosmetic=True,
+    )
     overwrite_output_dir: bool = key(
         False, "Delete the earlier run in output_dir and begin again.", cosmetic=True
     )
@@ -121,11 +125,26 @@ class Train:
     per_device_eval_batch_size: int = key(
         8, "Examples of one forward pass in evaluation.", limits=(1, None), cosmetic=True
     )
+    eval_generate_rows: int | None = key(
+        200,
+        "Rows of each evaluation set that are answered at an evaluation (predict_with_generate); null = all.",
+        limits=(1, None),
+        cosmetic=True,
+    )
+    sample_replies: int | None = key(
+        None,
+        "Rows of each evaluation set whose answers go to samples.jsonl and the screen at each evaluation; "
+        "null = 3 with predict_with_generate, else 0.",
+        limits=(0, None),
+        cosmetic=True,
+    )
     load_best_model_at_end: bool = key(
         False, "Keep the weights of the best evaluation, not of the last step."
     )
-    metric_for_best_model: str | None = key(None, "What best means; null = eval_loss.")
-    greater_is_better: bool | None = key(None, "null = unless the metric's name ends in loss.")
+    metric_for_best_model: str | None = key(
+        None, "What best means; null = eval_loss. With predict_with_generate also macro_f1 and its like."
+    )
+    greater_is_better: bool | None = key(None, "null = as the metric means it.")
     early_stopping_steps: int | None = key(
         None, "Stop after this many evaluations without a better one.", limits=(1, None)
     )
