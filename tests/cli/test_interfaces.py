@@ -202,7 +202,8 @@ def test_runs(luthier: Luthier, shop: Path) -> None:
     told: dict[str, Any] = json.loads(out)
     assert (code, told["status"], told["template"]) == (0, "complete", "qwen")
     code, out, _ = luthier("runs", "compare", shop / "run", shop / "run", "--format", "json")
-    assert (code, json.loads(out)) == (0, [])
+    told = json.loads(out)
+    assert (code, told["config"], told["data"], told["results"]) == (0, [], [], [])
 
 
 @pytest.mark.parametrize("verb", ["train", "predict", "export"])

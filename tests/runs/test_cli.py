@@ -43,7 +43,7 @@ def test_list(saves: Path, capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert cli.main(["saves/deep"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["run", "status", "step", "loss", "updated"]
+    assert lines[0].split() == "run status step loss method data metric time updated".split()
     assert lines[1].split()[:4] == ["saves/deep/b", "failed", "4/10", "1.5000"]
 
 
@@ -66,18 +66,22 @@ def test_show(saves: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_compare(saves: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert answer(capsys, "compare", "saves/a", "saves/deep/b") == [
-        {"key": "learning_rate", "a": 1e-4, "b": 2e-4},
-        {"key": "train_loss", "a": 0.25, "b": 1.5},
+    told = answer(capsys, "compare", "saves/a", "saves/deep/b")
+    assert isinstance(told, dict)
+    assert told["config"] == [
+        {"key": "learning_rate", "kind": "changes the mathematics", "a": 1e-4, "b": 2e-4},
     ]
+    assert told["results"] == [{"key": "train_loss", "a": 0.25, "b": 1.5}]
+    assert told["curves"]["loss"] == {"a": [[5, None, 0.25]], "b": [[4, None, 1.5]]}
+    assert (told["tasks"], told["rows"], told["apart"]) == ({}, {}, [])
     assert cli.main(["compare", "saves/a", "saves/a"]) == 0
-    assert capsys.readouterr().out == "no differences\n"
+    assert "configuration: no differences" in capsys.readouterr().out
 
 
 def test_mistakes(saves: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere: no such directory"):
         cli.main(["nowhere"])
-    with pytest.raises(UsageError, match=r"the following arguments are required: b"):
+    with pytest.raises(UsageError, match=r"1 runs -> two to 26 can be compared"):
         cli.main(["compare", "saves/a"])
     with pytest.raises(RunError, match=r"saves: not a run directory"):
         cli.main(["show", "saves"])

@@ -1,34 +1,40 @@
-"""`luthier runs`: list, show, compare and reproduce runs (`resume` is a training, see train/run)."""
+"""`luthier runs`: list, show and compare runs (`resume`, `reproduce` train: see train/run, train/again)."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from luthier.errors import UsageError
-from luthier.runs import compare, hashing, listing, manifest
-from luthier.runs.run import CONFIG, RESOLVED, Run
-from luthier.runs.seal import MANIFEST, verify
+from luthier.runs import listing, told
+from luthier.runs.run import Run
 
-_USAGE = """\
-luthier runs [DIR]                      runs below DIR (saves): status, step, loss, date
-luthier runs show RUN                   what a run is made of, its checkpoints and results
-luthier runs compare A B                what differs: configuration, data, versions, results
-luthier runs reproduce RUN [--out DIR]  the command that makes the run again; is what it read unchanged?
-luthier runs resume RUN [key=value …]   continue it from its newest whole checkpoint, as it was started
-Each takes --format json."""
+USAGE = """\
+luthier runs [DIR] [WORD ...]           runs below DIR (saves) in whose line all words occur
+    --sort updated|loss|metric          the newest, the lowest loss, or the best metric of its data set first
+luthier runs show RUN                   what a run is made of, its checkpoints, evaluations, samples and sizes
+luthier runs compare A B [C ...]        what differs, and evidence which is better on the same rows
+    --rows N                            rows won and lost that are shown, each (5)
+    --html FILE [--words zh]            the comparison as a page; --overwrite replaces one that is there
+luthier runs reproduce RUN [--out DIR]  train it again into RUN-again: equal, or where does it differ?
+    --dry-run                           only say whether what it read is unchanged, and the command
+    --anyway                            although what it read has changed
+luthier runs resume RUN [key=value ...] continue it from its newest whole checkpoint, as it was started
+Each but resume takes --format json."""
 
 Answer = tuple[Any, list[str], int]
+_SAVES = "saves"
 
 
 def main(args: Sequence[str]) -> int:
     """Answer `luthier runs ARGS`; returns the exit code. Raises LuthierError about what cannot be read."""
+    if args and args[0] in ("--help", "-h"):
+        print(USAGE)
+        return 0
     verb = args[0] if args and args[0] in _VERBS else "list"
     rest = list(args[1:] if args and args[0] in _VERBS else args)
     request = _parser(verb).parse_args(rest)
@@ -38,113 +44,71 @@ def main(args: Sequence[str]) -> int:
 
 
 def _list(request: argparse.Namespace) -> Answer:
-    root = Path(request.dir)
+    words = list(request.words)
+    root = Path(words.pop(0) if words and Path(words[0]).is_dir() else _SAVES)
     if not root.is_dir():
-        raise UsageError(f"{root}: no such directory; luthier runs DIR lists the runs below DIR")
-    found = [listing.summary(run) for run in listing.find(root)]
-    found.sort(key=lambda s: s.updated, reverse=True)
-    header = ("run", "status", "step", "loss", "updated")
-    rows = [(s.path, s.status, _steps(s), _number(s.loss), s.updated[:16].replace("T", " ")) for s in found]
-    lines = _table([header, *rows]) if rows else [f"no runs below {root}"]
-    return [asdict(s) for s in found], lines, 0
+        raise UsageError(
+            f"{words[0] if words else root}: no such directory; luthier runs DIR lists the runs below DIR"
+        )
+    every = [listing.summary(folder) for folder in listing.find(root)]
+    found = listing.ordered([one for one in every if listing.matches(one, words)], request.sort)
+    if words and every and not found:
+        raise UsageError(f"{' '.join(words)}: no such directory, and no run below {root} has it in its line")
+    lines = told.runs(found) if found else [f"no runs below {root}"]
+    return [asdict(one) for one in found], lines, 0
 
 
 def _show(request: argparse.Namespace) -> Answer:
-    run = Run.open(request.run)
-    checkpoints = {str(folder): verify(folder) for folder in run.checkpoints()}
-    result = {
-        **run.marker,
-        "status": run.status,
-        "path": str(run.path),
-        "files": sorted(entry.name for entry in run.path.iterdir()),
-        "checkpoints": checkpoints,
-        "last": (run.read_log() or [{}])[-1],
-        "results": _json(run, "all_results.json"),
-        "manifest": _json(run, MANIFEST),
-    }
-    lines = [
-        f"{key}: {_plain(value)}" for key, value in result.items() if key not in ("checkpoints", "manifest")
-    ]
-    for folder, problems in checkpoints.items():
-        lines.append(f"{folder}: {'; '.join(problems) or 'whole'}")
-    return result, lines, 1 if any(checkpoints.values()) else 0
+    from luthier.runs import detail
+
+    result = detail.detail(Run.open(request.run))
+    return result, detail.lines(result, told.can_braille()), 1 if result["problems"] else 0
 
 
 def _compare(request: argparse.Namespace) -> Answer:
-    a, b = Run.open(request.a), Run.open(request.b)
-    found = compare.all_changes(
-        _json(a, RESOLVED), _json(b, RESOLVED), _json(a, MANIFEST), _json(b, MANIFEST)
-    ) + compare.changes(_json(a, "all_results.json"), _json(b, "all_results.json"))
-    rows = [(c.key, compare.shown(c.old), compare.shown(c.new)) for c in found]
-    lines = _table([("key", str(a.path), str(b.path)), *rows]) if rows else ["no differences"]
-    return [{"key": c.key, "a": c.old, "b": c.new} for c in found], lines, 0
+    from luthier.runs.beside import beside
+
+    page = Path(request.html) if request.html else None
+    if page and (page.is_dir() or (page.exists() and not request.overwrite)):
+        raise UsageError(f"{page} is there already -> another name, or --overwrite for a file")
+    if request.rows < 0:
+        raise UsageError(f"--rows {request.rows} -> 0 or more")
+    result = beside([Run.open(path) for path in request.paths], request.rows)
+    if page:
+        from luthier.runs import atomic
+        from luthier.runs.page import page as drawn
+        from luthier.streams import say
+
+        atomic.write_text(page, drawn(result, request.words))
+        say(f"written: {page}")
+    return result, told.lines(result, told.can_braille()), 0
 
 
-def _reproduce(request: argparse.Namespace) -> Answer:
-    run = Run.open(request.run)
-    kept = run.read_json(MANIFEST)
-    template = run.path / "template.jinja"
-    differences, notes = manifest.check(kept, template.read_text("utf-8") if template.is_file() else None)
-    if hashing.sha256_json(run.read_json(RESOLVED)) != kept.get("config"):
-        differences.append(f"{run.path / RESOLVED} has changed")
-    out = request.out or f"{run.path}-again"
-    verb = run.marker.get("verb", "train")
-    words = ["luthier", verb, os.path.abspath(run.path / CONFIG), f"output_dir={os.path.abspath(out)}"]
-    command = shlex.join(words)
-    if kept.get("cwd") not in (None, os.getcwd()):
-        command = f"cd {shlex.quote(kept['cwd'])} && {command}"
-    result = {
-        "ok": not differences, "command": command, "config": (run.path / CONFIG).read_text("utf-8"),
-        "differences": differences, "notes": notes,
-    }  # fmt: skip
-    lines = [command, *(f"differs: {d}" for d in differences), *(f"note: {n}" for n in notes)]
-    if not differences:
-        lines.append("data, template, tokenizer and base weights are those of the run")
-    return result, lines, 1 if differences else 0
+_VERBS = {"list": _list, "show": _show, "compare": _compare}
 
 
-_VERBS = {"list": _list, "show": _show, "compare": _compare, "reproduce": _reproduce}
-_PLACES = {"list": (), "show": ("run",), "compare": ("a", "b"), "reproduce": ("run",)}
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError with the usage of all of `luthier runs`."""
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(prog=f"luthier runs {verb}", usage=USAGE, add_help=True, allow_abbrev=False)
+        self.add_argument("--format", choices=("text", "json"), default="text")
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\n{USAGE}")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(f"{message}\n{_USAGE}")
-
-
-def _parser(verb: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog=f"luthier runs {verb}", usage=_USAGE, add_help=True)
-    for place in _PLACES[verb]:
-        parser.add_argument(place)
+def _parser(verb: str) -> Parser:
+    parser = Parser(verb)
     if verb == "list":
-        parser.add_argument("dir", nargs="?", default="saves")
-    if verb == "reproduce":
-        parser.add_argument("--out")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+        parser.add_argument("words", nargs="*")
+        parser.add_argument("--sort", choices=listing.SORTS, default="updated")
+    elif verb == "show":
+        parser.add_argument("run")
+    else:
+        parser.add_argument("paths", nargs="+", metavar="RUN")
+        parser.add_argument("--rows", type=int, default=5)
+        parser.add_argument("--html")
+        parser.add_argument("--words", "--lang", choices=("en", "zh"), default="en")
+        parser.add_argument("--overwrite", action="store_true")
     return parser
-
-
-def _json(run: Run, name: str) -> dict[str, Any]:
-    """A JSON file of the run; {} when the run has none, as one that did not get that far."""
-    return dict(run.read_json(name)) if (run.path / name).is_file() else {}
-
-
-def _steps(s: listing.Summary) -> str:
-    return "" if s.step is None else f"{s.step}/{s.total}" if s.total else str(s.step)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _table(rows: Sequence[Iterable[str]]) -> list[str]:
-    cells = [list(row) for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]

@@ -29,7 +29,7 @@ _HARMLESS = frozenset(
 # Only their product, with the number of ranks, has a meaning: the examples of a step.
 _STEP = ("per_device_train_batch_size", "gradient_accumulation_steps")
 # Where the run is written: whoever moves a run knows it.
-_PLACES = frozenset(("output_dir", "logging_dir", "run_name"))
+PLACES = frozenset(("output_dir", "logging_dir", "run_name"))
 _HARMLESS_SECTIONS = ("generate", "export")
 # Names of things whose content the manifest knows: the same content under another name is no change.
 _CONTENT = {
@@ -129,7 +129,7 @@ def confirm(found: Iterable[Change], confirmed: bool) -> list[str]:
     if grave and not confirmed:
         instead = "undo these, or set confirm_changes: true to go on with them"
         raise RunError(_listed("was begun without", grave, instead))
-    return [f"continuing with {change}" for change in found if change.key not in _PLACES]
+    return [f"continuing with {change}" for change in found if change.key not in PLACES]
 
 
 def _per_step(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> int:
@@ -168,6 +168,9 @@ def _data(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[Change]:
 
 
 def _canonical(value: Any) -> str:
+    """64.0 is 64: how a number was written is no difference."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return json.dumps(value, sort_keys=True, default=str)
 
 

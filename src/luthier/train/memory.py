@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import gc
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import psutil
 import torch
 
 from luthier.config import Machine
@@ -107,3 +109,16 @@ def tokens_per_pass(
     free = 0.7 * machine.memory_bytes - weight_bytes - 3 * trained_bytes
     largest = LARGEST.get(machine.device, DEFAULT_LARGEST)
     return max(256, min(largest, int(free / per_token))) if free > 0 else 256
+
+
+def peak(device: torch.device) -> int:
+    """Most bytes held at once so far: by tensors on a GPU, elsewhere by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    used = psutil.Process().memory_info()
+    if hasattr(used, "peak_wset"):  # Windows
+        return int(used.peak_wset)
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
