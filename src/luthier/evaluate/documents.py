@@ -56,12 +56,12 @@ class Facts:
 
 def facts(rows: Sequence[Asked], trained: Sequence[Asked] = ()) -> Facts | None:
     """What the answers of a task hold that is not in its questions; None where there are too few answers."""
-    answers = {normalise(row.answer): row.answer for row in (*rows, *trained)}
-    if len({normalise(row.answer) for row in rows}) < LEAST:
+    answers = {normalise(row.answer): row.answer for row in rows}
+    if len(answers) < LEAST:
         return None
     count = Counter(fact for answer in answers.values() for fact in words(answer))
     rows = rows[:: max(1, len(rows) // _SAMPLE)][:_SAMPLE]
-    own = [{f for f in words(row.answer) if count[f] <= max(1, _COMMON * len(answers))} for row in rows]
+    own = [{f for f in words(row.answer) if count[f] <= max(2, _COMMON * len(answers))} for row in rows]
     unknown = [
         {fact for fact in found if not _holds(row.question, fact)}
         for found, row in zip(own, rows, strict=True)
