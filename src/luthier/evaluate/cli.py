@@ -29,6 +29,9 @@ Ask the base and the tuned model the same rows, and say with intervals what tuni
                      kinds of tasks that are judged, such as text,extraction, or all (default: text)
   --tolerance 0.01   how far an answer may be from the right number, as a part of it (default: 1e-6)
   --schema FILE      a JSON schema that extracted JSON is to meet
+  --lm_eval TASKS    tasks of the lm-eval package, too, such as arc_easy,gsm8k; needs luthier[lm-eval]
+  --lm_eval_limit N  only the first N samples of each of these tasks
+  --lm_eval_path DIR tasks of your own in lm-eval's YAML; Python functions that they name are run
   --format json      print report.json
 
 Other keys are those of predict:"""
@@ -127,6 +130,7 @@ _READ: dict[str, Callable[[str, str], Any]] = {
     **{"tolerance": _tolerance, "schema": _text},
     **{"task": _text, "suite": _boolean, "baseline": _only, "curve": _shares},
     **{"shots": _from_zero, "examples": _names},
+    **{"lm_eval": _names, "lm_eval_limit": _count, "lm_eval_path": _text},
     **{"judge": _text, "judge_model": _text, "judge_rows": _count, "judge_kinds": _kinds},
 }
 """Options beside the configuration's keys: field of `Request` -> how its value is read."""

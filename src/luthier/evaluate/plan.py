@@ -29,7 +29,8 @@ class Request:
     judge_kinds, or "all" · shots: ask the base with so many examples in the prompt, too; None does where only
     the base is evaluated and training rows are known · examples: data sets that are the training rows ·
     tolerance: how far from the right number an answer may be, as a part of that number · schema: file of a
-    JSON schema that extracted JSON is to meet."""
+    JSON schema that extracted JSON is to meet · lm_eval: names of tasks of the lm-eval package, or of the
+    directory lm_eval_path, of which lm_eval_limit samples each are asked."""
 
     task: str | None = None
     suite: bool | None = None
@@ -43,6 +44,9 @@ class Request:
     examples: tuple[str, ...] = ()
     tolerance: float | None = None
     schema: str | None = None
+    lm_eval: tuple[str, ...] = ()
+    lm_eval_limit: int | None = None
+    lm_eval_path: str | None = None
 
     def count(self, trained: Sequence[Example] | None) -> int:
         """How many examples the base is shown."""

@@ -119,6 +119,8 @@ def table(result: Mapping[str, Any]) -> str:
             lines.append("  " + _judged(detail["judge"]))
             lines += [f"  note: {one['en']}" for one in detail["judge"]["notes"]]
         lines += [f"  advice: {text}" for text in wording.notes(detail, "advice", "en")]
+    others = result["details"].get(wording.LM_EVAL, {})
+    lines += [f"note: {text}" for text in wording.notes(others, "notes", "en")]
     return "\n".join(lines).lstrip("\n")
 
 
@@ -129,6 +131,8 @@ def _interval(metric: str, figure: Figure) -> str:
 def _words(metric: str, figure: Figure) -> str:
     before, after = (kinds.number(metric, figure[side]) for side in ("before", "after"))
     interval = _interval(metric, figure)
+    if figure["verdict"] is None and None not in (figure["before"], figure["after"]):
+        return f"{before} -> {after}  (no interval, {figure['n']} rows)"
     if figure["verdict"] is None:
         value = after if figure["after"] is not None else before
         return f"{value}  (95 % interval {interval}, {figure['n']} rows)"

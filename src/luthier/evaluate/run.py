@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.evaluate import curve, report, results, scoring, sets, training
+from luthier.evaluate import curve, harness, report, results, scoring, sets, training
 from luthier.evaluate import judge as judges
 from luthier.evaluate.answers import Kept, answer
 from luthier.evaluate.markdown import markdown
@@ -52,7 +52,7 @@ def evaluate(config: Config, request: Request | None = None, say: Say | None = N
     if config.do_sample and config.is_set("do_sample"):
         say("note: do_sample is not used: the most likely answers of both systems are compared")
     found = systems(config, request.baseline)
-    judge = judges.judge(request, config.seed, say)
+    judge, outside = judges.judge(request, config.seed, say), harness.begin(request, say)
     tokenizer, renderer = loading.text(config, say)
     rows = questions.questions(config, renderer, say, evaluating=True)
     trained = training.known(config, request, rows)
@@ -68,6 +68,8 @@ def evaluate(config: Config, request: Request | None = None, say: Say | None = N
             if not plans:
                 plans.append(plan(asked, config, request, renderer, ready.engine.context, trained))
             got[system.side] = _answers(system, ready, plans[0], run.path, say)
+            if outside:
+                outside.ask(system, ready, run.path, say)
 
         try:
             ask(found, tokenizer, renderer, work)
@@ -77,6 +79,9 @@ def evaluate(config: Config, request: Request | None = None, say: Say | None = N
         more = [judge.told(run.path)] if judge else []
         result = results.result(plans[0], got, config, renderer.template.thought, more)
         result |= report.about(config, found, plans[0].jobs)
+        if outside:
+            for key, told in outside.told(config.seed).items():
+                result[key] |= told
         _write(run, result, began)
         if study is not None:  # hours may pass from here on, so what is known is written before
             for name, drawn in curve.draw(study, plans[0], got["after"], renderer, say).items():
