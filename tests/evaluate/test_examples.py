@@ -90,7 +90,10 @@ TRAINED = [
 
 
 def test_the_worst_rows_stand_beside_the_training_rows_most_like_them() -> None:
-    rows = [worst("Where is the order that I placed yesterday?", "refund"), worst("delete account", "Account.")]
+    rows = [
+        worst("Where is the order that I placed yesterday?", "refund"),
+        worst("delete account", "Account."),
+    ]
     found, (note,) = examples.beside("labels", rows, TRAINED)
     near = found[0]["nearest"]
     assert {near[0]["source"], near[1]["source"]} == {"train.json:1", "train.json:4"}

@@ -108,7 +108,7 @@ def test_a_slice_that_got_worse_while_the_whole_got_better_is_told() -> None:
 
 
 def test_many_slices_are_corrected_together() -> None:
-    """Six changes for the better in one of eight classes: enough by themselves, too few among eight slices."""
+    """Six changes for the better in one of eight classes: enough by themselves, too few among eight."""
     rows = [(f"q{i}", f"label {i % 8}") for i in range(320)]
     before, after = np.zeros(320), np.zeros(320)
     after[np.arange(6) * 8] = 1

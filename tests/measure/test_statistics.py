@@ -104,6 +104,17 @@ def test_the_same_answers_are_no_evidence() -> None:
     assert math.isnan(compare(mean([1.0]), mean([1.0]), seed=0).low)
 
 
+def test_a_difference_that_nobody_could_see_is_no_evidence() -> None:
+    """However sure it is: 0.04 % of a share, four thousandths of a perplexity of 400; larger ones are."""
+    draw = np.random.default_rng(0)
+    for scale, tiny in ((1.0, 0.0004), (400.0, 0.004)):
+        rows = scale * (1 + draw.random(400))
+        for shift, verdict in ((tiny, "no evidence"), (20 * tiny * max(1.0, scale / 20), "improved")):
+            found = compare(mean(rows), mean(rows + shift * (1 + draw.random(400) / 10)), 0)
+            assert found.p < 1e-9 and found.low > 0
+            assert found.verdict == verdict
+
+
 def test_randomization_finds_what_students_test_finds() -> None:
     stats = pytest.importorskip("scipy.stats")
     draw = np.random.default_rng(2)

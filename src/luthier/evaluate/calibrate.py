@@ -24,7 +24,10 @@ def calibration(heard: Heard) -> dict[str, Any]:
     found = {
         side: {
             "ece": report.finite(heard.measured[side]["likelihood"]["ece"].value),
-            "bins": [{**one, "n": one.pop("count")} for one in reliability(answered)],
+            "bins": [
+                {"n" if name == "count" else name: value for name, value in one.items()}
+                for one in reliability(answered)
+            ],
         }
         for side, answered in scored.items()
     }

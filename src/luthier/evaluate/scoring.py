@@ -62,9 +62,7 @@ def _faults(heard: Heard, schema: json_schema.Schema) -> dict[str, Any]:
 def _with(asked: Sequence[Set], kind: str, option: str, scoring: Mapping[str, Any], told: Note) -> list[Set]:
     if all(one.task.kind != kind for one in asked):
         found = ", ".join(f"{one.name}: {one.task.kind}" for one in asked)
-        raise UsageError(
-            f'--{option}: is for tasks of the kind "{kind}" ({found}) -> leave it out, or --task {kind}'
-        )
+        raise UsageError(f'--{option}: is for the task "{kind}" ({found}) -> leave it out, or --task {kind}')
     return [
         replace(one, scoring={**one.scoring, **scoring}, notes=(*one.notes, told))
         if one.task.kind == kind
