@@ -13,7 +13,12 @@ from safetensors.torch import load_file, save_file
 from test_3_micro_batches import job, out_of_memory_above
 from test_3_not_finite import poisoned, row_of, steep
 
+import tasks
+import tiny
+from luthier.config import load
+from luthier.data.render import Renderer
 from luthier.errors import TrainError
+from luthier.train import quality
 from luthier.train.loop import Job, evaluate, steps
 from luthier.train.stages import loss_of
 
@@ -50,7 +55,29 @@ def work(folder: Path, rank: int, world: int) -> None:
         found[name]["notes"] = made.notes
         save_file(weights_of(made), str(folder / f"{name}-{world}-{rank}.safetensors"))
     found["row"] = row_of(made, 0, 5, rank)
+    found["replies"] = replies(folder, rank, world)
     (folder / f"{world}-{rank}.json").write_text(json.dumps(found))
+
+
+def replies(folder: Path, rank: int, world: int) -> dict:
+    """What is answered to rows of an evaluation set, and what is said when the last rank has no memory."""
+    settings = tasks.make(folder / "task", val_size=7, do_eval=True, predict_with_generate=True)
+    config = load(settings, "train", {})
+    renderer = Renderer.of(config, tiny.tokenizer())
+    asked = quality.prepare(config, renderer, ["validation"], lambda line: None)
+    made = job(folder / f"replies-{world}-{rank}")
+    said, _ = asked.replies("validation", made, lambda: None)
+    if rank == world - 1:
+        made.model.forward = no_memory
+    try:
+        asked.replies("validation", made, lambda: None)
+    except TrainError as error:
+        return {"said": [reply.text for reply in said], "error": str(error)}
+    raise AssertionError("memory that is not there was found")
+
+
+def no_memory(*args, **kwargs):
+    raise torch.OutOfMemoryError("no room for keys and values")
 
 
 def free_port() -> int:
@@ -81,7 +108,9 @@ def launch(folder: Path, world: int) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("ranks")
+    folder = tmp_path_factory.mktemp("ranks")
+    tasks.make(folder / "task")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +162,13 @@ def test_a_fault_of_one_rank_stops_all_with_the_same_words(folder, two, name, me
         assert found[name]["error"] == two[0][name]["error"]
         assert found[name]["error"].startswith(message.format(row=two[1]["row"]))
         assert apart(folder, "untouched", f"{name}-2-{rank}") == 0
+
+
+def test_rows_are_answered_by_ranks_in_turn(one, two):
+    assert len(one["replies"]["said"]) == 7 and len(set(one["replies"]["said"])) > 1
+    assert [rank["replies"]["said"] for rank in two] == [one["replies"]["said"]] * 2
+    for rank in two:
+        assert rank["replies"]["error"].startswith("rank 1: out of memory while answering rows of the evalua")
 
 
 if __name__ == "__main__":
