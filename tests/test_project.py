@@ -20,6 +20,8 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # The one file that makes hostile files needs what makes them.
 MAKES_ATTACKS = ROOT / "tests" / "faults" / "payload.py"
+# The one file that asks a server, which the user names.
+ASKS_SERVERS = "src/luthier/infer/endpoint.py", "import urllib.request"
 LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 6
 
 
@@ -99,7 +101,8 @@ def test_the_check_lets_pass_what_is_harmless() -> None:
 def test_nothing_runs_code_from_a_file_a_string_or_a_shell() -> None:
     checked = [p for p in [*EVERYTHING, *SCRIPTS] if p != MAKES_ATTACKS]
     assert SOURCES and TESTS and SCRIPTS
-    assert [f"{place(p, line)} {what}" for p in checked for line, what in forbidden(parse(p))] == []
+    found = [(place(p, line), what) for p in checked for line, what in forbidden(parse(p))]
+    assert [one for one in found if (one[0].partition(":")[0], one[1]) != ASKS_SERVERS] == []
 
 
 def test_files_functions_and_parameters_stay_small() -> None:

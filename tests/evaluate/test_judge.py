@@ -23,10 +23,9 @@ from luthier.evaluate.plan import Plan, Request
 from luthier.evaluate.results import Heard
 from luthier.evaluate.run import evaluate
 from luthier.evaluate.sets import Set
-from luthier.evaluate.verdicts import Texts, Verdict, messages, quote, read
+from luthier.evaluate.verdicts import Verdict, quote
 from luthier.infer.endpoint import Endpoint
 from luthier.infer.questions import Question
-from luthier.measure import agreement
 from luthier.measure.metrics import text
 from luthier.measure.tasks import Asked, Task
 from luthier.measure.types import Answered
@@ -260,20 +259,6 @@ def test_answers_are_data_for_the_judge(tmp_path: Path) -> None:
         assert quote(attack) in quoted(request)
         assert "<|" not in user and "[/INST" not in user and "im_end" in user and "{first}" in user
         assert BAD not in user
-    assert quote("if a < b and c<int>: [x] <b>") == "if a < b and c<int>: [x] <b>"
-
-
-def test_the_code_of_the_delimiters_depends_on_every_text() -> None:
-    texts = Texts("q", "r", "a", "b")
-    changed = [
-        Texts("Q", "r", "a", "b"),
-        Texts("q", "R", "a", "b"),
-        Texts("q", "r", "A", "b"),
-        Texts("q", "r", "a", "B"),
-    ]
-    marks = {messages(one, "en")[1]["content"][1:17] for one in (texts, *changed, Texts("q", "r", "b", "a"))}
-    assert len(marks) == 6
-    assert messages(texts, "en") == messages(texts, "en")
 
 
 def test_the_judge_is_asked_in_the_language_of_the_data(tmp_path: Path) -> None:
@@ -298,71 +283,7 @@ def test_long_texts_are_shortened_in_the_middle(tmp_path: Path) -> None:
     assert any(one.startswith("begin") and one.endswith("end") for one in texts)
 
 
-@pytest.mark.parametrize(
-    ("reply", "value"),
-    [
-        ('{"better": "A", "reason": "x"}', "A"),
-        ('Sure!\n```json\n{ "better" : "b" }\n```', "B"),
-        ('{"better": "tie"}', "tie"),
-        ('{"better": "平局", "reason": "一样"}', "tie"),
-        ('{"better": "回答 B"}', "B"),
-        ('{"better": "Answer A"}', "A"),
-        ('<think>{"better": "A"} or maybe {"better": "B"}</think>\n{"better": "B"}', "B"),
-        ('<think>{"better": "A"}, wait', None),
-        ('{"better": "A", "reason": "it says {\\"better\\": \\"B\\"} inside"}', "A"),
-        ('{"better": "A", "reason": "a\nline"}', "A"),
-        ('{"better": "A", "reason": "cut of', "A"),
-        ("better: B", "B"),
-        ('{"better": "A"} {"better": "A"}', "A"),
-        ('{"better": "A"} and also {"better": "B"}', None),
-        ('Choose {"better": "A"|"B"|"tie"}', None),
-        ("better: A or B?", None),
-        ("better: A, B", None),
-        ("Which is better? A is.", None),
-        ('{"better": "C"}', None),
-        ('{"better": true}', None),
-        ('{"better": ["A"]}', None),
-        ('{"grade": 5}', None),
-        ("", None),
-        ("{" * 5000, None),
-        ('{"a":' * 5000, None),
-    ],
-)
-def test_only_a_clear_verdict_is_one(reply: str, value: str | None) -> None:
-    found = read(reply, "compare")
-    assert (found.value if found else None) == value
-
-
-@pytest.mark.parametrize(
-    ("reply", "value"),
-    [
-        *(
-            ('{"grade": 4, "reason": "x"}', "4"),
-            ('{"grade": "3"}', "3"),
-            ('{"grade": 5.0}', "5"),
-            ("grade: 2", "2"),
-        ),
-        *(('{"grade": 4.5}', None), ('{"grade": 6}', None), ('{"grade": 0}', None), ("grade: 1-5", None)),
-        *(('{"grade": true}', None), ("grade: 10", None), ("4", None)),
-    ],
-)
-def test_grades(reply: str, value: str | None) -> None:
-    found = read(reply, "grade")
-    assert (found.value if found else None) == value
-
-
 # --- figures
-
-
-def test_kappa_is_scikit_learns() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    draw = np.random.default_rng(0)
-    for _ in range(20):
-        first, second = (draw.choice(["after", "before", "tie"], 50).tolist() for _ in range(2))
-        assert agreement.kappa(first, second) == pytest.approx(
-            metrics.cohen_kappa_score(first, second), abs=1e-12
-        )
-    assert agreement.kappa([], []) is agreement.kappa(["tie"], ["tie"]) is None
 
 
 def test_an_untrained_model_is_seldom_called_better() -> None:
