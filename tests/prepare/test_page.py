@@ -2,7 +2,6 @@ import base64
 import hashlib
 import re
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 from typing import Any, get_args
 
 import pytest
@@ -14,40 +13,7 @@ from luthier.prepare import page
 from luthier.prepare.checks import CHECKS
 from luthier.prepare.report import Finding, Report
 from luthier.types import BadRow
-
-VOID = {"meta", "br", "img", "link", "input", "hr", "rect", "line", "circle", "polyline"}
-EVIL = "\"><img src=x onerror=alert(1)><script>alert(2)</script>{{7*7}}&amp;' javascript:alert(3)"
-
-
-class Read(HTMLParser):
-    """Elements, attributes and text of a page; fails where an end tag does not match."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.said = ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(dict(attrs)) == len(attrs)
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.said += data
-
-    def tags(self) -> set[str]:
-        return {tag for tag, _ in self.elements}
+from reading import EVIL, Read, drawings
 
 
 def report(*findings: Finding, rows: int = 10, **more: Any) -> Report:
@@ -56,10 +22,6 @@ def report(*findings: Finding, rows: int = 10, **more: Any) -> Report:
 
 def finding(**more: Any) -> Finding:
     return Finding(**{"check": "outliers", "severity": "warning", "what": "something", **more})
-
-
-def drawings(text: str) -> list[ET.Element]:
-    return [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]
 
 
 def test_texts_of_strangers_are_only_text() -> None:

@@ -97,7 +97,9 @@ def _span(figure: Figure, peers: Sequence[Part], told: str) -> str:
         return "" if value is None else spans.span(value, bounds, _values(peers), None, told)
     if figure["delta"] is None:
         return ""
-    return spans.span(figure["delta"], bounds, _differences(peers), KINDS[figure["verdict"]], told)
+    return spans.span(
+        figure["delta"], bounds, _differences(peers), KINDS.get(figure["verdict"], "unsure"), told
+    )
 
 
 def _peers(part: Part, parts: Sequence[Part]) -> list[Part]:

@@ -81,7 +81,9 @@ def _about(result: Mapping[str, Any], language: Language) -> list[tuple[str, lis
     }
     run = {key: result[key] for key in ("seed", "seconds") if key in result}
     parts = {
-        "systems": result.get("systems", {}),
+        "systems": {
+            name: result["systems"][side] for side, name in wording.sides(w, result["systems"], "").items()
+        },
         "decoding": result.get("decoding", {}),
         "data": data,
         "versions": result.get("versions", {}),

@@ -131,8 +131,8 @@ def _score(w: Words, value: float | None) -> str:
 
 
 def _learnt(point: Mapping[str, Any], factor: float) -> Learnt:
-    ends = [None if point[end] is None else point[end] * factor for end in ("low", "high")]
-    return Learnt(point["rows"], point["value"] * factor, *ends)
+    low, high = (None if point[end] is None else point[end] * factor for end in ("low", "high"))
+    return Learnt(point["rows"], point["value"] * factor, low, high)
 
 
 def _point(w: Words, metric: str, point: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ figures, because all of them take them from here.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from luthier.evaluate import suite
@@ -52,21 +52,16 @@ def words(language: Language) -> Words:
 
 def tasks(result: Mapping[str, Any], language: Language) -> list[Task]:
     """Data sets in the order of the report, then what shows damage; lm-eval's tasks are one."""
-    w, found = words(language), list[Task]()
-    others: list[Part] = []
-    for key, figures in _all_tasks(result):
-        detail = result["details"].get(key, {})
+    w, found, others = words(language), list[Task](), dict[str, Mapping[str, Figure]]()
+    for key, figures in result["tasks"].items():
         if key.startswith(f"{LM_EVAL}."):
-            short = key.removeprefix(f"{LM_EVAL}.")
-            others += [(f"{short} · {metric}", metric, figure) for metric, figure in figures.items()]
+            others[key] = figures
             continue
         names = _abilities(language) if key == SUITE else {}
         parts = [(names.get(name) or metric(w, name), name, figure) for name, figure in figures.items()]
-        found.append(Task(key, w["titles"].get(key, key), tuple(parts), detail))
-    if others:
-        detail = {"kind": LM_EVAL, **result["details"].get(LM_EVAL, {})}
-        found.append(Task(LM_EVAL, w["titles"][LM_EVAL], tuple(others), detail))
-    return found
+        found.append(Task(key, w["titles"].get(key, key), tuple(parts), result["details"].get(key, {})))
+    asked = others or LM_EVAL in result["details"]
+    return [*found, _lm_eval(w, others, result["details"])] if asked else found
 
 
 def answers(result: Mapping[str, Any], language: Language) -> list[Answer]:
@@ -107,19 +102,19 @@ def is_share(name: str) -> bool:
 
 
 def number(name: str, value: float | None) -> str:
-    """12.3 %, 1.234, 1,234.5, or – where there is none."""
+    """12.3 %, 1.234, 12.34, 1,234.5, or – where there is none."""
     if value is None:
         return "–"
     if is_share(name):
         return _minus(f"{value * 100:.1f}\N{NO-BREAK SPACE}%")
-    return _minus(f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}")
+    return _minus(f"{value:,.{_digits(value)}f}")
 
 
 def signed(name: str, value: float | None) -> str:
     """A difference with its sign; of shares in percentage points."""
     if value is None:
         return "–"
-    scaled, digits = (value * 100, 1) if is_share(name) else (value, 3 if abs(value) < 100 else 1)
+    scaled, digits = (value * 100, 1) if is_share(name) else (value, _digits(value))
     told = f"{scaled:+,.{digits}f}"
     return told[1:] if not told.strip("+-0.") else _minus(told)
 
@@ -133,7 +128,8 @@ def between(w: Words, name: str, figure: Figure) -> str:
 
 
 def compared(figure: Figure) -> bool:
-    return figure.get("verdict") is not None
+    """Whether two systems were; a figure of another package may have no verdict."""
+    return figure["verdict"] is not None or figure["delta"] is not None
 
 
 def alone(figure: Figure) -> float | None:
@@ -159,11 +155,19 @@ def scoring(w: Words, found: Mapping[str, Any]) -> str:
     return str(w["scoring"]["figures"].format(**figures) + w["scoring"][found["better"]])
 
 
-def _all_tasks(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Figure]]]:
-    yield from result["tasks"].items()
-    for name, figures in (result.get(LM_EVAL) or {}).items():
-        if f"{LM_EVAL}.{name}" not in result["tasks"]:
-            yield f"{LM_EVAL}.{name}", figures
+def _lm_eval(w: Words, found: Mapping[str, Mapping[str, Figure]], details: Mapping[str, Any]) -> Task:
+    """All of lm-eval's tasks as one, with what failed as notes and the subtasks of groups as slices."""
+    parts, slices = list[Part](), dict[str, Any]()
+    notes = list(details.get(LM_EVAL, {}).get("notes") or ())
+    for key, figures in found.items():
+        short, detail = key.removeprefix(f"{LM_EVAL}."), details.get(key, {})
+        parts += [(f"{short} · {name}", name, figure) for name, figure in figures.items()]
+        notes += detail.get("notes") or ()
+        if "slices" in detail:
+            slices[short] = detail["slices"]["subtask"]
+    return Task(
+        LM_EVAL, w["titles"][LM_EVAL], tuple(parts), {"kind": LM_EVAL, "notes": notes, "slices": slices}
+    )
 
 
 def _abilities(language: Language) -> dict[str, str]:
@@ -177,10 +181,8 @@ def _answer(w: Words, task: Task) -> Answer:
     part = next(part for part in task.parts if part[1] == name)
     figure = part[2]
     if not compared(figure):
-        return Answer(
-            None, w["head_alone"].format(task=task.title), _capital(_told_alone(w, part)) + w["stop"]
-        )
-    verdict = str(figure["verdict"])
+        return Answer(None, w["head_alone"].format(task=task.title), _told_alone(w, part) + w["stop"])
+    verdict = str(figure["verdict"] or "no evidence")
     heads = w["damage"] if task.key == TEXTS else w["heads"]
     text = _capital(_told(w, part, with_rows=True)) + w["stop"]
     worse = [other for other in task.parts if other[2]["verdict"] == "regressed"]
@@ -238,6 +240,10 @@ def _bracketed(w: Words, text: str) -> str:
 
 def gap(w: Words) -> str:
     return "" if w["stop"] == "。" else " "
+
+
+def _digits(value: float) -> int:
+    return 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
 
 
 def _capital(text: str) -> str:

@@ -64,7 +64,7 @@ def axis(along: Scale, title: str, *, factor: float = 1.0, sign: bool = False) -
         half = svg.wide(told) / 2
         middle = min(max(x, half), WIDE - half)
         drawn.append(svg.line(x, 0, x, 3, "rule"))
-        if all(abs(middle - other) > half + room + 3 for other, room in taken):
+        if all(abs(middle - other) > half + room + 7 for other, room in taken):
             drawn.append(svg.text(middle, 15, told, "middle", soft=True))
             taken.append((middle, half))
     return svg.drawing(drawn, TALL, title, WIDE)
