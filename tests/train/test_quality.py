@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_3_micro_batches import job
 from test_4_resume_is_arithmetic import as_if_killed, reported, weights
 
 import tasks
+import tiny
+from luthier.config import load
+from luthier.data.render import Renderer
 from luthier.errors import ConfigError
+from luthier.runs import seal
 from luthier.train import quality
 
 EVALS = {"val_size": 0.3, "eval_strategy": "steps", "eval_steps": 2, "num_train_epochs": 2.0}
@@ -86,8 +91,6 @@ def test_a_line_that_was_written_half_is_written_anew(answered, settings, tmp_pa
 
 
 def test_generating_leaves_modes_and_random_numbers_as_they_were():
-    import tiny
-
     model = tiny.build().train()
     model.lm_head.eval()
     modes = [module.training for module in model.modules()]
@@ -156,3 +159,77 @@ def test_replies_alone_need_no_metric(tmp_path):
     run = tasks.train(tasks.make(tmp_path, **EVALS, sample_replies=2, max_steps=2))
     assert [line["step"] for line in lines(run, "samples.jsonl")] == [2, 2]
     assert "eval_macro_f1" not in evaluations(run)[0]
+
+
+def test_what_is_measured_is_what_luthier_predict_says(tmp_path):
+    """The same rows, all of them, with the same decoding, answered by a model that has learnt something."""
+    run = tasks.train(
+        tasks.make(
+            tmp_path, finetuning_type="full", val_size=0.5, eval_strategy="epoch", num_train_epochs=14.0,
+            learning_rate=5e-3, lr_scheduler_type="constant", save_strategy="no", do_predict=True,
+            predict_with_generate=True, eval_generate_rows=1000, sample_replies=0,
+        )
+    )  # fmt: skip
+    measured = json.loads((run / "eval_results.json").read_text())
+    predicted = json.loads((run / "predict_results.json").read_text())
+    assert 0 < measured["eval_accuracy"] and len({e["eval_accuracy"] for e in evaluations(run)}) > 2
+    for key in ("accuracy", "macro_f1", "outside_labels", "rouge-1", "rouge-2", "rouge-l", "bleu-4"):
+        assert measured[f"eval_{key}"] == pytest.approx(predicted[f"predict_{key}"], abs=1e-6)
+    assert not (run / "samples.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"gradient_checkpointing": True, "neftune_noise_alpha": 5.0},
+        {"finetuning_type": "full", "prefix_sharing": False, "num_beams": 2},
+    ],
+    ids=["checkpointing, neftune", "full, beams"],
+)
+def test_no_way_of_training_is_disturbed(how, settings, tmp_path):
+    short = {**settings, **how, "num_train_epochs": 1.0, "eval_on_start": True}
+    runs = [
+        tasks.train({**short, "output_dir": str(tmp_path / f"{asked}"), "predict_with_generate": asked})
+        for asked in (True, False)
+    ]
+    assert weights(runs[0]) == weights(runs[1])
+
+
+def test_an_evaluation_that_was_left_out_is_made_once(answered, settings, tmp_path):
+    """A run stopped during its evaluation saves without it; its continuation makes it, and is killed before
+    the next checkpoint. Whoever continues then starts from a checkpoint that knows less than samples.jsonl."""
+    killed = tmp_path / "killed"
+    as_if_killed(answered, killed, 4)
+    before, file = (killed / f"checkpoint-{step}" / "trainer_state.json" for step in (2, 4))
+    state, earlier = json.loads(file.read_text()), json.loads(before.read_text())
+    history = [entry for entry in state["log_history"] if not (entry["step"] == 4 and "eval_loss" in entry)]
+    losses = [entry["loss"] for entry in history if entry["step"] in (3, 4)]
+    judged = ("best_metric", "best_global_step", "evaluations_without_gain", "sample_lines")
+    state |= {key: earlier[key] for key in judged}
+    state |= {"log_history": history, "since_eval_sum": sum(losses), "since_eval_steps": 2}
+    file.write_text(json.dumps(state))
+    (file.parent / "manifest.json").unlink()
+    seal.seal(file.parent, step=4)
+    tasks.train({**settings, "output_dir": str(killed)})
+    assert weights(killed) == weights(answered)
+    assert reported(killed) == reported(answered)
+    assert (killed / "samples.jsonl").read_bytes() == (answered / "samples.jsonl").read_bytes()
+
+
+def test_a_run_that_is_asked_to_stop_does_not_wait_for_all_answers(settings, tmp_path):
+    class Stop(Exception):
+        pass
+
+    heard = []
+
+    def check():
+        heard.append(1)
+        if len(heard) == 2:
+            raise Stop
+
+    config = load({**settings, "do_eval": True}, "train", {})
+    asked = quality.prepare(config, Renderer.of(config, tiny.tokenizer()), ["validation"], lambda line: None)
+    made = job(tmp_path / "job")
+    with pytest.raises(Stop):
+        asked.replies("validation", made, check)
+    assert len(heard) == 2 and all(module.training for module in made.model.modules())
