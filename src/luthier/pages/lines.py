@@ -35,14 +35,14 @@ def overlay(curves: Mapping[str, Sequence[Place]], title: str, logarithmic: bool
     for tick in ticks(0, last):
         x = at(tick, low)[0]
         drawn.append(svg.text(x, _BASE + 16, number(tick), "middle" if tick else "start", soft=True))
-    names: dict[int, str] = {}
+    names: dict[tuple[int, int], str] = {}  # letters of curves that end at one place stand side by side
     for place, (name, points) in enumerate(curves.items()):
         placed = [at(x, y) for x, y in sorted(points)]
         drawn += _drawn(placed, place, name)
         if placed:
-            height = round(placed[-1][1] / 10) * 10
-            names[height] = names.get(height, "") + name
-    drawn += [svg.text(svg.WIDTH - _RIGHT + 6, y + 4, told, "start") for y, told in names.items()]
+            end = round(placed[-1][0] / 12), round(placed[-1][1] / 12)
+            names[end] = names.get(end, "") + name
+    drawn += [svg.text(12 * x + 6, 12 * y + 4, told, "start") for (x, y), told in names.items()]
     return svg.drawing(drawn, _BASE + 22, title)
 
 

@@ -141,14 +141,13 @@ def pair(before: Seen, after: Seen) -> Pair:
         return Pair(kind, figures, None, [], [], 0, notes)
     gain = (second.each.each - first.each.each) * (1 if second.each.higher else -1)
     gain = np.where(np.abs(gain) < 1e-12, 0.0, gain)
-    order = np.argsort(-gain, kind="stable")
     rows = [
         {**{key: new[key] for key in ("source", "input", "reference")}, "before": old["answer"],
          "after": new["answer"]}
         for old, new in zip(first.rows, second.rows, strict=True)
     ]  # fmt: skip
-    won = [rows[i] for i in order if gain[i] > 0]
-    lost = [rows[i] for i in order[::-1] if gain[i] < 0]
+    won = [rows[i] for i in np.argsort(-gain, kind="stable") if gain[i] > 0]
+    lost = [rows[i] for i in np.argsort(gain, kind="stable") if gain[i] < 0]
     return Pair(kind, figures, second.rated, won, lost, int(np.sum(gain == 0)), notes)
 
 

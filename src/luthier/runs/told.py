@@ -27,7 +27,7 @@ def lines(result: Result, unicode: bool) -> list[str]:
     kept.sort(key=lambda line: line["kind"] == "harmless")
     told += _section("configuration", kept, letters) + _section("data", result["data"], letters)
     told += _section("training", result["cost"], letters, cost)
-    told += _section("results", result["results"], letters) if result["results"] else []
+    told += _section("results", telling(result["results"]), letters)
     for key, title in (("loss", "training loss"), ("eval_loss", "held-out loss")):
         drawn = result["curves"][key]
         named = {letter.upper(): placed(found, result["curves"]["along"]) for letter, found in drawn.items()}
@@ -158,6 +158,12 @@ def _section(title: str, found: Sequence[Line], letters: Sequence[str], write: A
         cells = [write(key, line[k]) if write else value(line[k]) for k in letters]
         rows.append((f"  {name_of_cost(key) if write else key}", *cells))
     return ["", *table([(title, *(letter.upper() for letter in letters)), *rows])]
+
+
+def telling(found: Sequence[Line]) -> list[Line]:
+    """Results that say something of the model; what it cost is never the same, and stands by itself."""
+    timed = ("runtime", "per_second", "peak_memory", "total_flos", "tokens_seen", "epoch")
+    return [line for line in found if not line["key"].endswith(timed)]
 
 
 def placed(points: Iterable[Sequence[Any]], along: str) -> list[tuple[float, float]]:

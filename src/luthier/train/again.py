@@ -24,7 +24,7 @@ from luthier.config import Config, load
 from luthier.data.render import Renderer
 from luthier.errors import RunError, UsageError
 from luthier.model import load as loading
-from luthier.runs import Run, atomic, hashing, reproduce
+from luthier.runs import Run, atomic, compare, hashing, reproduce
 from luthier.runs.cli import Parser
 from luthier.runs.run import CONFIG, RESOLVED
 from luthier.runs.seal import CHECKSUMS, MANIFEST
@@ -162,8 +162,7 @@ def _is_there(config: Config, out: Path) -> bool:
         return False
     run = Run.open(out)
     wanted, found = (json.loads(json.dumps(one)) for one in (config.as_dict(), run.read_json(RESOLVED)))
-    places = {"logging_dir", "run_name"}
-    differing = [key for key in wanted if key not in places and wanted[key] != found.get(key)]
+    differing = [key for key in wanted if key not in compare.PLACES and wanted[key] != found.get(key)]
     if differing:
         raise UsageError(f"{out}: holds another run ({', '.join(differing[:5])} differ) -> --out DIRECTORY")
     return run.status == "complete" and (out / CHECKSUMS).is_file()

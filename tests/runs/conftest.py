@@ -1,0 +1,5 @@
+"""Tests here have runs to compare."""
+
+from history import history
+
+__all__ = ["history"]
