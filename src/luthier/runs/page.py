@@ -32,7 +32,7 @@ def page(result: Result, language: Language = "en") -> str:
         tables=[
             (own["config"], _cells(config, letters)),
             (own["data"], _cells(result["data"], letters)),
-            (own["results"], _cells(result["results"], letters)),
+            (own["results"], _cells(told.telling(result["results"]), letters)),
         ],
         cost=[
             (own["cost"].get(line["key"], line["key"]), [told.cost(line["key"], line[k]) for k in letters])
