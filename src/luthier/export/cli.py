@@ -18,7 +18,8 @@ Merge adapters into their base, write the model, and prove that it is still the 
 
   --to TARGETS          hf (default): a directory that transformers and vLLM load; gguf: files for llama.cpp,
                         Ollama, LM Studio and Jan, each compared with the model prompt by prompt
-  --quant KINDS         of GGUF: f32, f16, bf16 (default: f16)
+  --quant KINDS         of GGUF: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, … (default: f16)
+  --importance true     round finest what matters most on the run's own prompts (an importance matrix)
   --format json         print {"files", "parity", "gate"}
 
 Other keys:"""
@@ -34,6 +35,9 @@ def main(args: Sequence[str]) -> int:
         return main_help("export")
     words, to = take(args, "to")
     words, quant = take(words, "quant")
+    words, weigh = take(words, "importance")
+    if weigh not in (None, "true", "false"):
+        raise UsageError(f"--importance: {weigh} -> true or false")
     targets = _listed("to", to or "hf", TARGETS)
     if "gguf" not in targets:
         if quant is not None:
@@ -43,7 +47,7 @@ def main(args: Sequence[str]) -> int:
     config = resolve(load(words, "export"), machine.detect())
     for note in config.notes:
         say(f"note: {note}")
-    result = ship.ship(config, targets, kinds)
+    result = ship.ship(config, targets, kinds, weigh == "true")
     print(json.dumps(result, ensure_ascii=False) if config.format == "json" else ship.table(result))
     return 0 if all(one["ok"] for one in result["parity"]["files"]) else 1
 

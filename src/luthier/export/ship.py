@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from luthier import __version__, gguf
 from luthier.config import Config
 from luthier.errors import ExportError, MissingPackage
-from luthier.export import merge, modelfile, proof
+from luthier.export import importance, merge, mixtures, modelfile, proof, quantize
 from luthier.export.cases import cases
 from luthier.runs import atomic
 from luthier.streams import say
@@ -19,18 +19,21 @@ from luthier.streams import say
 if TYPE_CHECKING:
     from luthier.data.render import Renderer
 
-KINDS = ("f32", "f16", "bf16")
+EVEN = ("f32", "f16", "bf16")
+KINDS = (*EVEN, *mixtures.kinds())
 PARITY = "parity.json"
 _FAILED = ".failed"
 
 
-def ship(config: Config, targets: Sequence[str], kinds: Sequence[str]) -> dict[str, Any]:
+def ship(config: Config, targets: Sequence[str], kinds: Sequence[str], weigh: bool = False) -> dict[str, Any]:
     """Write what is asked for into `export_dir`; returns what --format json prints: files, parity, gate.
 
     A file whose proof fails keeps its content under a name that ends in ".failed". Raises ExportError,
     ModelError, MissingPackage (before anything is merged), RunError.
     """
     _needs()
+    for kind in set(kinds) - set(EVEN):
+        mixtures.check(kind, weigh)
     out = Path(str(config.export_dir))
     began = time.monotonic()
     if "hf" in targets:
@@ -40,7 +43,7 @@ def ship(config: Config, targets: Sequence[str], kinds: Sequence[str]) -> dict[s
         exact = folder / _name(config)
         merge.export(config.replace(export_dir=str(exact), infer_dtype="float32"))
         told = atomic.read_json(exact / merge.REPORT)
-        parity = _files(config, out, exact, kinds)
+        parity = _files(config, out, exact, kinds, weigh)
     parity |= {
         "luthier": __version__,
         "merge_max_abs_difference": told["merge_max_abs_difference"],
@@ -91,7 +94,7 @@ def _name(config: Config) -> str:
     return Path(str(place)).resolve().name if Path(str(place)).exists() else Path(str(place)).name
 
 
-def _files(config: Config, out: Path, exact: Path, kinds: Sequence[str]) -> dict[str, Any]:
+def _files(config: Config, out: Path, exact: Path, kinds: Sequence[str], weigh: bool) -> dict[str, Any]:
     """The GGUF files of a merged model, and their proofs."""
     from luthier.infer import loading
     from luthier.infer.engine import generation
@@ -110,6 +113,8 @@ def _files(config: Config, out: Path, exact: Path, kinds: Sequence[str]) -> dict
         raise ExportError("no prompt fits into the model, so nothing could be proved: " + "; ".join(notes))
     say(f"proving on {len(asked)} prompts")
     wanted = proof.expected(ready.engine.model, ready.engine, asked, options)  # type: ignore[attr-defined]
+    texts = [(*case.ids, *answer) for case, answer in zip(asked, wanted.answers, strict=True)]
+    weights = importance.collect(ready.engine.model, texts) if weigh else None  # type: ignore[attr-defined]
     longest = ready.engine.context
     del ready
     gc.collect()
@@ -117,13 +122,24 @@ def _files(config: Config, out: Path, exact: Path, kinds: Sequence[str]) -> dict
     proofs = []
     for kind in kinds:
         file = out / f"{exact.name}-{kind}.gguf"
-        gguf.convert(exact, file, kind, template=renderer.template.text)  # type: ignore[arg-type]
+        if kind in EVEN:
+            gguf.convert(exact, file, kind, template=renderer.template.text)  # type: ignore[arg-type]
+        else:
+            quantize.quantize(source_of(exact, renderer), file, kind, importance=weights)
         found = proof.prove(file, kind, asked, wanted, variables)
         if not found["ok"]:
             file = file.replace(file.with_name(file.name + _FAILED))
         proofs.append({**found, "file": file.name, "bytes": file.stat().st_size})
     _modelfile(out, proofs, renderer, longest, config)
     return {"files": proofs, "notes": [*renderer.notes, *notes]}
+
+
+def source_of(exact: Path, renderer: Renderer) -> Path:
+    """The model in float32, which quantized files are made of; beside the merged one, for as long as that."""
+    file = exact.with_name(f"{exact.name}-f32.gguf")
+    if not file.is_file():
+        gguf.convert(exact, file, "f32", template=renderer.template.text)
+    return file
 
 
 def _modelfile(

@@ -36,11 +36,12 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says before its weights."""
+    """What a GGUF file says before its weights. places: where each field's value begins and ends."""
 
     version: int
     metadata: Mapping[str, Any]
     tensors: tuple[TensorInfo, ...]
+    places: Mapping[str, tuple[int, int]]
 
     @property
     def architecture(self) -> str:
@@ -69,9 +70,12 @@ class _Reader:
             raise self._wrong(f"is GGUF of version {version}; 2 and 3 can be read")
         tensors, fields = self._count("the number of tensors"), self._count("the number of fields")
         metadata: dict[str, Any] = {}
+        places: dict[str, tuple[int, int]] = {}
         for _ in range(fields):
             key = self._text("a field's name")
-            metadata[key] = self._value(self._number("I", f"the type of {key}"), key, 0)
+            kind, begin = self._number("I", f"the type of {key}"), self._file.tell()
+            metadata[key] = self._value(kind, key, 0)
+            places[key] = begin, self._file.tell()
         found = [self._tensor() for _ in range(tensors)]
         self._known(metadata)
         alignment = metadata.get("general.alignment", ALIGNMENT)
@@ -79,7 +83,7 @@ class _Reader:
             raise self._wrong(f"general.alignment is {alignment!r}, not a power of two")
         start = -(-self._file.tell() // alignment) * alignment
         placed = tuple(self._placed(one, start, alignment) for one in found)
-        return Header(version, metadata, placed)
+        return Header(version, metadata, placed, places)
 
     def _known(self, metadata: Mapping[str, Any]) -> None:
         name = metadata.get("general.architecture")

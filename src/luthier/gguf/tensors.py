@@ -76,18 +76,13 @@ class Weights:
 
 def plan(weights: Weights, config: PretrainedConfig, one: Architecture, kind: str) -> list[Tensor]:
     """All tensors of the file, by layer. Raises ExportError for a weight that has no place in it."""
-    try:
-        import gguf
-    except ImportError as error:
-        raise MissingPackage("gguf", "writing GGUF files", "gguf") from error
-    number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == one.name)
-    names = gguf.get_tensor_name_map(number, int(config.num_hidden_layers))
+    named = places(config, one)
 
     def place(source: str) -> str:
-        found = names.get_name(source, try_suffixes=(".weight", ".bias"))
+        found = named(source)
         if found is None:
             raise ExportError(f"{source}: GGUF's {one.name!r} has no place for this weight")
-        return str(found)
+        return found
 
     tied = bool(config.tie_word_embeddings)
     plain = [n for n in weights.names() if not _EXPERT.match(n) and not (tied and n == "lm_head.weight")]
@@ -95,6 +90,17 @@ def plan(weights: Weights, config: PretrainedConfig, one: Architecture, kind: st
     found += _experts(weights, place, kind)
     found += _frequencies(config, one)
     return sorted(found, key=lambda tensor: _order(tensor.name))
+
+
+def places(config: PretrainedConfig, one: Architecture) -> Callable[[str], str | None]:
+    """A weight's name in transformers -> its name in GGUF, None where it has none. Raises MissingPackage."""
+    try:
+        import gguf
+    except ImportError as error:
+        raise MissingPackage("gguf", "writing GGUF files", "gguf") from error
+    number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == one.name)
+    names = gguf.get_tensor_name_map(number, int(config.num_hidden_layers))
+    return lambda source: names.get_name(source, try_suffixes=(".weight", ".bias"))
 
 
 def _plain(
