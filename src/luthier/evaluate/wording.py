@@ -26,6 +26,7 @@ SIDES = ("before", "after")
 MARKS = {"improved": "▲", "no evidence": "○", "regressed": "▼"}
 _LIKELIHOOD = "likelihood_"
 _LITTLE = 0.1  # of the questions right: a base that knows less has nothing to forget
+_WORD = re.compile(r"\A[a-z]+(?:-[a-z]+)?(?=[ ,:])")
 _SPAN = re.compile(r"(?P<low>\d+) to (?P<high>\d+) (?P<unit>tokens|characters)")
 
 
@@ -82,8 +83,10 @@ def leading(task: Task, metrics: Iterable[str]) -> str:
 
 
 def notes(found: Mapping[str, Any], key: str, language: Language) -> list[str]:
-    """The sentences of `found[key]`."""
-    return [str(one[language]) for one in found.get(key) or ()]
+    """The sentences of `found[key]`; their first word begins with a capital, where it is no name."""
+    return [
+        _WORD.sub(lambda first: first[0].capitalize(), str(one[language])) for one in found.get(key) or ()
+    ]
 
 
 def metric(w: Words, name: str) -> str:

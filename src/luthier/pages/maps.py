@@ -92,7 +92,8 @@ class Bin(NamedTuple):
 def reliability(sides: Mapping[str, Sequence[Bin]], title: str, across: str, up: str) -> str:
     """Accuracy over confidence of each side ("before", "after"), beside the diagonal of honest figures.
 
-    The area of a point grows with its rows. across, up: names of the axes.
+    The area of a point grows with its rows, and a line shows how far it is from the diagonal: the calibration
+    error is the mean of these gaps. across, up: names of the axes.
     """
     left, top, size = 58.0, 8.0, 250.0
     base = top + size
@@ -108,11 +109,11 @@ def reliability(sides: Mapping[str, Sequence[Bin]], title: str, across: str, up:
         drawn.append(svg.text(x, base + 17, f"{tick:.0%}", "middle", soft=True))
     most = max((one.n for bins in sides.values() for one in bins), default=1) or 1
     for side, bins in sides.items():
-        placed = [at(one) for one in bins]
-        drawn.append(_path(placed, side))
-        for one, (x, y) in zip(bins, placed, strict=True):
+        for one in bins:
+            (x, y), (_, honest) = at(one), at(Bin(one.confidence, one.confidence, 0))
+            drawn.append(svg.line(x, y, x, honest, f"gap {side}"))
             told = f"{one.confidence:.1%} → {one.accuracy:.1%} ({one.n:,})"
-            dot = svg.circle(x, y, round(3 + 5 * math.sqrt(one.n / most), 1), side)
+            dot = svg.circle(x, y, round(2 + 6 * math.sqrt(one.n / most), 1), side)
             drawn.append(f"<g><title>{told}</title>{dot}</g>")
     drawn.append(svg.text(left + size / 2, base + 34, across, "middle", soft=True))
     drawn.append(f'<g transform="rotate(-90 9 {base - size / 2:.1f})">')
