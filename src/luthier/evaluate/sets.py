@@ -15,7 +15,7 @@ from luthier.evaluate.answers import Job, Record
 from luthier.evaluate.notes import Note, note
 from luthier.infer.engine import Generation
 from luthier.infer.questions import Question, Say, document
-from luthier.measure import closed, kinds, metrics, tasks
+from luthier.measure import closed, references, tasks
 from luthier.measure.strings import normalise, without_thought
 from luthier.measure.tasks import Asked, Task
 from luthier.measure.types import Answered, Measured
@@ -143,7 +143,7 @@ def measure(one: Set, got: Mapping[str, Sequence[Record]], thought: Thought) -> 
 
 
 def metric_of(one: Set) -> Callable[[Answered], dict[str, Measured]]:
-    metric = metrics.load(kinds.METRICS_OF.get(one.task.kind, one.task.kind))
+    metric = references.metric_of(one.task)
     return partial(metric, **one.scoring) if one.scoring else metric
 
 
@@ -154,7 +154,7 @@ Known = tuple[str, ...] | None
 
 
 def _set(name: str, questions: list[Question], kind: str | None, known: Known, thought: Thought) -> Set:
-    rows = [_asked(question, thought) for question in questions]
+    rows = [references.asked(question.example, thought) for question in questions]
     task = tasks.recognise(rows, kind)
     if task.kind != "calls" and any(question.turn for question in questions):
         return _set(name, [q for q in questions if not q.turn], kind, known, thought)
@@ -165,22 +165,19 @@ def _set(name: str, questions: list[Question], kind: str | None, known: Known, t
     one = _usable(one)
     if task.kind != "labels":
         return one
-    labels = _all_labels(task.labels, one.references)
+    labels = references.labels(task.labels, one.references)
     notes = [*one.notes, *_unseen(one.references, known)]
     if len(labels) > MOST_SCORED:
         notes.append(note("too_many_labels", count=len(labels), most=MOST_SCORED))
     return replace(one, labels=labels, notes=tuple(notes))
 
 
-def _asked(question: Question, thought: Thought) -> Asked:
-    found = tasks.asked(question.example)
-    return replace(found, answer=without_thought(found.answer, thought).strip())
-
-
 def _usable(one: Set) -> Set:
     """Without rows that no answer could be held against; each kind of reason is a note."""
     notes = list[Note]()
-    reasons = [_unusable(one, i) for i in range(len(one.rows))]
+    metric = None if one.task.kind == "perplexity" else metric_of(one)
+    pairs = zip(one.questions, one.rows, strict=True)
+    reasons = [references.unusable(one.task, question.source, row, metric) for question, row in pairs]
     kept = [i for i, reason in enumerate(reasons) if reason is None]
     lost = [reason for reason in reasons if reason is not None]
     if not kept:
@@ -189,28 +186,6 @@ def _usable(one: Set) -> Set:
         notes.append(note("rows_not_scored", count=len(lost), rows=len(reasons), first=lost[0]))
     questions = tuple(one.questions[i] for i in kept)
     return replace(one, questions=questions, rows=tuple(one.rows[i] for i in kept), notes=tuple(notes))
-
-
-def _unusable(one: Set, i: int) -> str | None:
-    source, row = one.questions[i].source, one.rows[i]
-    if not row.answer:
-        return f"{source}: it has no answer to compare with"
-    if one.task.kind in ("extraction", "choice", "number"):
-        try:
-            metric_of(one)(Answered((source,), (row.question,), (row.answer,), (row.answer,)))
-        except DataError as error:
-            return str(error)
-    elif one.task.kind != "perplexity":
-        metric_of(one)
-    return None
-
-
-def _all_labels(known: Sequence[str], references: Sequence[str]) -> tuple[str, ...]:
-    """The labels of the task, and after them rare ones that occur as references only."""
-    forms: dict[str, str] = {}
-    for label in (*known, *references):
-        forms.setdefault(normalise(label), label.strip())
-    return tuple(forms.values())
 
 
 def _unseen(references: Sequence[str], trained: Known) -> list[Note]:

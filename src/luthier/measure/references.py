@@ -32,15 +32,13 @@ def labels(known: Sequence[str], references: Sequence[str]) -> tuple[str, ...]:
     return tuple(forms.values())
 
 
-def unusable(task: Task, source: str, row: Asked) -> str | None:
-    """Why no answer could be held against this row; None where one can. Raises MissingPackage."""
+def unusable(task: Task, source: str, row: Asked, metric: Metric | None) -> str | None:
+    """Why no answer could be held against this row; None where one can. metric: None where there is none."""
     if not row.answer:
         return f"{source}: it has no answer to compare with"
-    if task.kind in ("extraction", "choice", "number"):
+    if metric is not None and task.kind in ("extraction", "choice", "number"):
         try:
-            metric_of(task)(Answered((source,), (row.question,), (row.answer,), (row.answer,)))
+            metric(Answered((source,), (row.question,), (row.answer,), (row.answer,)))
         except DataError as error:
             return str(error)
-    elif task.kind != "perplexity":
-        metric_of(task)
     return None

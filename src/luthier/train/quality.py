@@ -194,7 +194,7 @@ def prepare(config: Config, renderer: Renderer, evals: Sequence[str], say: Say) 
         return None
     if not config.predict_with_generate and not shown:
         return None
-    asked = questions(config, renderer, lambda line: None)
+    asked = questions(config, renderer, lambda line: None, evaluating=True)
     sets = {}
     for name in evals:
         found = [q for q in asked if len(evals) == 1 or q.dataset == name]
@@ -210,13 +210,17 @@ def _rows(name: str, found: Sequence[Question], shown: int, how: tuple[Config, R
     rows = [references.asked(question.example, renderer.template.thought) for question in found]
     all_of_them = Rows(tuple(found), tuple(rows), _options(found, config, renderer))
     if not config.predict_with_generate:
-        samples = _varied(rows, range(len(rows)), shown)
+        samples = _varied(rows, [i for i, question in enumerate(found) if not question.turn], shown)
         return replace(all_of_them, samples=samples).pick(samples)
     task, metric = _task(rows, config, say)
-    lost = {i: references.unusable(task, q.source, rows[i]) for i, q in enumerate(found)} if metric else {}
-    usable = [i for i, row in enumerate(rows) if row.answer and not lost.get(i)]
+    if task.kind != "calls" and any(
+        question.turn for question in found
+    ):  # calls alone are asked turn by turn
+        return _rows(name, [question for question in found if not question.turn], shown, how, say)
+    lost = [references.unusable(task, q.source, row, metric) for q, row in zip(found, rows, strict=True)]
+    usable = [i for i, reason in enumerate(lost) if reason is None]
     if not usable:
-        raise DataError(f"{name}: no row can be scored: {next(iter(lost.values()), 'none has an answer')}")
+        raise DataError(f"{name}: no row can be scored; the first: {lost[0]}")
     most = min(config.eval_generate_rows or len(usable), len(usable))
     picked = sorted(random.Random(config.seed).sample(usable, most))
     labels = references.labels(task.labels, [rows[i].answer for i in usable]) if task.kind == "labels" else ()
