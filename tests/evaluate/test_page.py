@@ -129,7 +129,7 @@ def test_figures_are_those_of_the_report() -> None:
         ("likelihood_ece", 0.0312, "3.1 %", "+3.1"),
         ("rouge-1", 44.2, "44.20", "+44.20"),
         ("perplexity", 20308.348, "20,308.3", "+20,308.3"),
-        ("word_perplexity", -9.5, "−9.500", "−9.500"),
+        ("perplexity", -9.5, "−9.500", "−9.500"),
         ("accuracy", None, "–", "–"),
     ],
 )
@@ -181,15 +181,15 @@ def test_perplexity_alone() -> None:
 def test_tasks_of_lm_eval_are_one_section() -> None:
     found = whole()
     found["tasks"]["lm_eval.arc"] = {"acc": figure(0.4, 0.3, 0.05, "regressed")}
-    found["tasks"]["lm_eval.wiki"] = {"bleu": {**figure(0.2, 0.3, 0.0, None), "low": None, "high": None}}
+    found["tasks"]["lm_eval.wiki"] = {"em": {**figure(0.2, 0.3, 0.0, None), "low": None, "high": None}}
     found["details"]["lm_eval.arc"] = {"kind": "lm_eval", "notes": [{"en": "A note.", "zh": "注。"}]} | {
         "slices": {"subtask": {"easy": {"metric": "acc", **figure(0.5, 0.4, 0.05, "no evidence")}}}
     }
     told = said(found)
     assert "lm-eval regressed. Worse: arc · acc 40.0 % → 30.0 %" in told
-    assert "wiki · bleu 20.0 % 30.0 % 20.0 % → 30.0 % +10.0 –" in told and "A note." in told
+    assert "wiki · em 20.0 % 30.0 % 20.0 % → 30.0 % +10.0 –" in told and "A note." in told
     assert "arc easy 50.0 % 40.0 % 50.0 % → 40.0 % −10.0" in told
-    assert "| wiki · bleu | 20.0 % | 30.0 % | +10.0 | – | 40 |" in markdown(found).replace(
+    assert "| wiki · em | 20.0 % | 30.0 % | +10.0 | – | 40 |" in markdown(found).replace(
         "\N{NO-BREAK SPACE}", " "
     )
 

@@ -101,7 +101,7 @@ def likely(name: str) -> bool:
 
 def is_share(name: str) -> bool:
     """Whether values are parts of 1, which are shown in per cent."""
-    return name.removeprefix(_LIKELIHOOD) not in kinds.PLAIN and "perplexity" not in name
+    return name.removeprefix(_LIKELIHOOD) not in kinds.PLAIN
 
 
 def number(name: str, value: float | None) -> str:
