@@ -119,6 +119,9 @@ def test_the_answers_of_before_are_those_of_the_base(place: Path, tmp_path: Path
     assert set(result["tasks"]["suite"]) == {ability.key for ability in suite.abilities()}
     assert result["tasks"]["general_text"]["perplexity"]["after"] > 1
     assert result["details"]["suite"]["sha256"] == suite.identity()["sha256"]
+    detail = result["details"]["suite"]
+    assert 0 < detail["cut"]["after"] <= len(suite.items())  # a model that never ends its turn
+    assert [one["key"] for one in detail["notes"]][-1] == "suite_cut"
     figures = result["tasks"]["eval"]
     assert figures["accuracy"]["verdict"] is figures["accuracy"]["before"] is None
     alone, compared = records(tmp_path / "base", "after"), records(tmp_path / "run", "before")

@@ -26,8 +26,8 @@ Shown = dict[str, Any]
 SHOWN, NEAREST = 5, 3
 _SAME = 0.95
 """Similarity from which on two questions are one, so that two answers to it contradict each other."""
-_CLOSED = ("labels", "choice", "number")
-"""Kinds where another answer to the most similar question is worth a look however similar it is."""
+_ALIKE = {"labels": 0.5, "choice": 0.5}
+"""Kinds where questions that share half their weight should already have one answer."""
 
 
 class Trained(NamedTuple):
@@ -78,8 +78,9 @@ def changed(
 def beside(kind: str, rows: Sequence[Shown], trained: Sequence[Trained]) -> tuple[list[Shown], list[Note]]:
     """The rows with `nearest`: the training rows whose questions are most like theirs, nearest first.
 
-    `contradicts` marks a row whose nearest training row has another answer: there the model may have learnt
-    what it was taught. In tasks with open answers, where two are seldom equal, only if the questions are one.
+    `contradicts` marks a row whose nearest training row is much like it and has another answer: there the
+    model may have learnt what it was taught. Of open answers, of which two are seldom equal, and of numbers,
+    which small differences change, only if the questions are one.
     """
     if not trained or not rows:
         return list(rows), []
@@ -116,7 +117,7 @@ def probability(scored: Answered) -> Floats:
 def _contradicts(kind: str, row: Shown, near: Sequence[Shown]) -> bool:
     if not near or normalise(near[0]["answer"]) == normalise(row["reference"]):
         return False
-    return kind in _CLOSED or near[0]["similarity"] >= _SAME
+    return bool(near[0]["similarity"] >= _ALIKE.get(kind, _SAME))
 
 
 def _rated(kind: str, measured: Mapping[str, Mapping[str, Measured]]) -> tuple[dict[str, Floats], bool]:

@@ -191,7 +191,11 @@ def _extremes(heard: Heard) -> dict[str, Any]:
 
 
 def _slices(heard: Heard) -> dict[str, Any]:
-    return slices.slices(heard.one, heard.by_generation, heard.config.seed)
+    """Of labels by the way of answering that is the better one in deployment."""
+    better = _scoring(heard).get("scoring", {}).get("better")
+    way = "likelihood" if better == "likelihood" else ""
+    sides = {side: ways[way] for side, ways in heard.measured.items()}
+    return slices.slices(heard.one, sides, heard.config.seed, way)
 
 
 DETAILS: tuple[Callable[[Heard], dict[str, Any]], ...] = (

@@ -22,7 +22,7 @@ from luthier.measure.strings import normalise
 from luthier.measure.types import Measured
 
 Sides = Mapping[str, Mapping[str, Measured]]
-"""side -> metric -> Measured, of the answers by generation."""
+"""side -> metric -> Measured, of one way of answering."""
 Places = dict[str, list[int]]
 """Slice -> the places of its rows, in the order in which slices are shown."""
 
@@ -37,12 +37,14 @@ _LATIN = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
-def slices(one: Set, sides: Sides, seed: int) -> dict[str, Any]:
+def slices(one: Set, sides: Sides, seed: int, way: str = "") -> dict[str, Any]:
     """`slices`: {by what: {slice: {"n", "metric", "before", "after", "delta", "low", "high", "verdict"}}}.
 
     By what the rows do not differ in is left out. With one system the interval is that of its own value.
+    way: of answering, where not by generation ("likelihood").
     """
     name, whole = _leading(one, sides)
+    name = f"{way}_{name}" if way else name
     places: Places = {}
     for by, divide in _SLICES.items():
         found = divide(one)
