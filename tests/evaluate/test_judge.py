@@ -359,6 +359,14 @@ def test_a_judge_that_cannot_be_asked_is_told_before_the_work() -> None:
     refused("of which server", judge_model="m")
     refused("is no address", judge="localhost", judge_model="m")
     assert judge(Request(), 1, silent) is None
+    for url, open_to_others in (
+        ("http://a.example", True),
+        ("https://a.example", False),
+        ("http://[::1]", False),
+    ):
+        told: list[str] = []
+        judge(Request(judge=url, judge_model="m"), 1, told.append)
+        assert ("others can read" in told[0]) is open_to_others
     for wrong in (["--judge_rows", "0"], ["--judge_rows", "many"], ["--judge_kinds", "poems"]):
         with pytest.raises(UsageError, match=wrong[0]):
             main(["RUN", *wrong])

@@ -194,7 +194,7 @@ def test_words_of_the_command_line(place: Path, tmp_path: Path, capsys: pytest.C
     assert main([*words, "--lm_eval", "orders,texts", "--lm_eval_limit", "3"]) == 0
     told = capsys.readouterr()
     assert "lm_eval.orders (lm_eval): task orders of lm-eval" in told.out
-    assert f"functions that the tasks in {place / 'own'} name are run" in told.err
+    assert f"tasks are programs, which are run, those in {place / 'own'}, too" in told.err
 
 
 @needs_it

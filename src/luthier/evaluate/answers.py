@@ -55,7 +55,7 @@ class Kept:
         self.path = path
         self._records: dict[tuple[str, str, int], Record] = {}
         text = path.read_text("utf-8") if path.is_file() else ""
-        for line in text.splitlines():
+        for line in text.split("\n")  # answers may hold the other signs that splitlines() ends a line at:
             record = _parsed(line)
             if record is not None:
                 self._records[_key(record)] = record
@@ -101,7 +101,7 @@ def answer(job: Job, ready: Ready, kept: Kept, identity: Mapping[str, Any], say:
     if known and todo:
         say(f"{job.name}: {len(known)} of {len(job.prompts)} answers are there already")
     head = {"task": job.name, "fingerprint": fingerprint}
-    progress = _Progress(job.name, len(todo), say)
+    progress = Progress(job.name, len(todo), say)
     make = _generated if job.options is not None else _scored
     for records in make(job, todo, ready, kept, head, progress):
         known |= {record["row"]: record for record in records}
@@ -109,7 +109,7 @@ def answer(job: Job, ready: Ready, kept: Kept, identity: Mapping[str, Any], say:
 
 
 def _generated(
-    job: Job, todo: list[int], ready: Ready, kept: Kept, head: Record, progress: _Progress
+    job: Job, todo: list[int], ready: Ready, kept: Kept, head: Record, progress: Progress
 ) -> Iterator[list[Record]]:
     assert job.options is not None, "a job that is generated"
     options, found = job.options, list[Record]()
@@ -128,7 +128,7 @@ def _generated(
 
 
 def _scored(
-    job: Job, todo: list[int], ready: Ready, kept: Kept, head: Record, progress: _Progress
+    job: Job, todo: list[int], ready: Ready, kept: Kept, head: Record, progress: Progress
 ) -> Iterator[list[Record]]:
     for start in range(0, len(todo), _SCORED):
         rows = todo[start : start + _SCORED]
@@ -141,7 +141,7 @@ def _scored(
         yield found
 
 
-class _Progress:
+class Progress:
     """A line every ten seconds."""
 
     def __init__(self, name: str, total: int, say: Say) -> None:

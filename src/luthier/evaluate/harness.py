@@ -5,7 +5,8 @@ single samples (`harness_figures`), because its own standard errors are of one s
 Prompts are the package's plain ones, without a chat template, as in its published figures.
 
 Tasks are programs of others on data of others: one that cannot be loaded (its data is not in the cache and
-there is no network) or breaks off is a note of the report, and the other tasks go on.
+there is no network), breaks off, or would run what the model writes (the package calls it unsafe) is a note
+of the report, and the other tasks go on.
 """
 
 from __future__ import annotations
@@ -100,15 +101,13 @@ def begin(request: Request, say: Say) -> Harness | None:
         return None
     if find_spec("lm_eval") is None:
         raise MissingPackage("lm-eval", "--lm_eval", "lm-eval")
-    if request.lm_eval_path is not None:
-        if not Path(request.lm_eval_path).is_dir():
-            raise UsageError(
-                f"--lm_eval_path: {request.lm_eval_path} is no directory -> one with tasks as YAML"
-            )
-        say(f"lm_eval: functions that the tasks in {request.lm_eval_path} name are run")
+    own = request.lm_eval_path
+    if own is not None and not Path(own).is_dir():
+        raise UsageError(f"--lm_eval_path: {own} is no directory -> one with tasks as YAML")
+    say("lm_eval: tasks are programs, which are run" + (f", those in {own}, too" if own is not None else ""))
     harness = Harness(request.lm_eval_limit, {})
     with _quiet():
-        manager = _manager(request.lm_eval, request.lm_eval_path)
+        manager = _manager(request.lm_eval, own)
         for name in request.lm_eval:
             say(f"lm_eval: loading {name}")
             _seed()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from luthier.errors import UsageError
 from luthier.evaluate import judgement, verdicts
+from luthier.evaluate.answers import Progress
 from luthier.evaluate.judgement import Judged
 from luthier.evaluate.notes import Note, note
 from luthier.evaluate.slices import HAN, script
@@ -117,7 +118,9 @@ class Judge:
             self.say(f"{name}: {len(questions) - len(todo)} of {len(questions)} verdicts are there already")
         if todo and not self.gone:
             self.say(f"{name}: {len(todo)} questions to the judge")
+        progress = Progress(f"{name}: judge", len(todo), self.say)
         for one, reply in self._replies(todo):
+            progress.advance(1)
             if isinstance(reply, Failed):
                 found.failed(one.row, str(reply))
                 continue
@@ -184,6 +187,7 @@ def judge(request: Request, seed: int, say: Say) -> Judge | None:
         f"judge: questions, reference answers and answers of up to {request.judge_rows} rows of each data set"
         f" are sent to {server.server} (model {request.judge_model})"
         + (f", with the key of ${name}" if key else ", without a key")
+        + ("" if server.private else ", over a connection that others can read")
     )
     return Judge(server, request.judge_rows, request.judge_kinds, seed, say)
 

@@ -72,14 +72,23 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         self._address = address(self.url)
-        near = (urlsplit(self._address).hostname or "") in ("localhost", "127.0.0.1", "::1")
         self._opener = urllib.request.OpenerDirector()
         for handler in (
             *(urllib.request.HTTPHandler(), urllib.request.HTTPSHandler()),
             *(urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPErrorProcessor()),
-            *(() if near else (urllib.request.ProxyHandler(),)),
+            *(() if self._near else (urllib.request.ProxyHandler(),)),
         ):
             self._opener.add_handler(handler)
+
+    @property
+    def _near(self) -> bool:
+        """Whether the server is on this machine, where no proxy is asked."""
+        return (urlsplit(self._address).hostname or "") in ("localhost", "127.0.0.1", "::1")
+
+    @property
+    def private(self) -> bool:
+        """Whether nobody between here and the server can read what is sent."""
+        return self._near or urlsplit(self._address).scheme == "https"
 
     @property
     def server(self) -> str:

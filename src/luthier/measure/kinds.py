@@ -20,13 +20,13 @@ LEADING: dict[str, str] = {
 
 PLAIN = frozenset(
     "rouge-1 rouge-2 rouge-l bleu-4 sacrebleu chrf perplexity length_gap schema_missing schema_extra "
-    "schema_type".split()
+    "schema_type word_perplexity byte_perplexity bits_per_byte bleu ter brier_score".split()
 )
 """Metrics that are no shares; all others are shown in per cent."""
 
 
 def number(metric: str, value: float | None) -> str:
-    """The value of a metric for people, "-" where there is none; `likelihood_` before its name is no matter."""
+    """A value of a metric for people, "-" where there is none; `likelihood_` before its name is no matter."""
     if value is None:
         return "-"
     return f"{value:.3f}" if metric.removeprefix("likelihood_") in PLAIN else f"{value * 100:.1f} %"
