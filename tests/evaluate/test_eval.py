@@ -66,7 +66,13 @@ def test_a_run_that_learnt_nothing_shows_no_evidence(
     detail = shown["details"][name]
     assert set(detail["labels"]) == set(detail["per_class"]) == set(tasks.LABELS)
     assert sum(map(sum, detail["confusion"]["after"])) == 12
-    assert "| accuracy |" in (folder / "report.md").read_text("utf-8")
+    for file, words in (("report.md", "| accuracy |"), ("report.zh.md", "| 准确率 accuracy |")):
+        assert words in (folder / file).read_text("utf-8")
+    for file, words in (
+        ("report.html", "eval: no evidence of a change."),
+        ("report.zh.html", "eval：没有证据表明有变化。"),
+    ):
+        assert f"<b>{words}</b>" in (folder / file).read_text("utf-8")
     said = {side: [r.get("answer") for r in records(folder, side)] for side in ("before", "after")}
     assert said["before"] == said["after"]
 
