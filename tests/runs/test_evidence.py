@@ -141,6 +141,57 @@ def test_labels_that_only_one_run_knows_do_not_matter(tmp_path: Path) -> None:
     assert figure["before"] == pytest.approx(0.5 / 3, abs=1e-12)  # yes: precision 1/3, recall 1
 
 
+def likelihood(folder: Path, labels: list[str], rows: list[list[float]]) -> None:
+    """Add the log probabilities of `labels`, and their order, to an evaluation."""
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    report["details"]["news"]["labels"] = labels
+    write(folder / "report.json", report)
+    with open(folder / "answers.after.jsonl", "a", encoding="utf-8") as file:
+        for i, scores in enumerate(rows):
+            record = {
+                "task": "news.likelihood",
+                "fingerprint": "g",
+                "row": i,
+                "source": "s",
+                "scores": scores,
+            }
+            file.write(json.dumps(record) + "\n")
+
+
+def test_likelihoods_of_labels_in_another_order(tmp_path: Path) -> None:
+    a, b = bare(tmp_path / "a"), bare(tmp_path / "b")
+    sure = [[-0.1 if label == right else -3.0 for label in ("yes", "no", "maybe")] for right in RIGHT]
+    likelihood(evaluated(a, HALF, RIGHT), ["yes", "no", "maybe"], sure)
+    folder = evaluated(b, HALF, RIGHT)
+    likelihood(folder, ["maybe", "yes", "no"], [[row[2], row[0], row[1]] for row in sure])
+    figures = compared(a, b)["tasks"]["news"]
+    assert {one["verdict"] for one in figures.values()} == {"no evidence"}
+    assert (figures["likelihood_accuracy"]["before"], figures["likelihood_accuracy"]["after"]) == (1.0, 1.0)
+    assert (figures["likelihood_ece"]["delta"], "likelihood_outside_labels" in figures) == (0.0, False)
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    report["details"]["news"]["labels"] = ["maybe", "yes", "no", "never"]
+    write(folder / "report.json", report)
+    assert not {name for name in compared(a, b)["tasks"]["news"] if name.startswith("likelihood")}
+
+
+def test_numbers_are_scored_with_the_tolerance_that_was_asked_for(tmp_path: Path) -> None:
+    a, b, c = (bare(tmp_path / name) for name in "abc")
+    right = [str(100 + i) for i in range(10)]
+    near = [str(101 + i) for i in range(10)]
+    for run, answers, tolerance in ((a, near, 0.02), (b, right, 0.02), (c, right, 0.5)):
+        evaluated(run, answers, right, kind="number", tolerance=tolerance)
+    assert compared(a, b)["tasks"]["news"]["number_match"]["before"] == 1.0
+    (why,) = compared(a, c)["apart"]
+    assert "a tolerance of 0.02 in one run and of 0.5 in the other" in why["en"]
+
+
+def test_answers_with_odd_ends_of_lines(tmp_path: Path) -> None:
+    a, b = bare(tmp_path / "a"), bare(tmp_path / "b")
+    evaluated(a, ["yes\u2028or\x85no"] * 24, RIGHT)
+    evaluated(b, RIGHT, RIGHT)
+    assert compared(a, b)["rows"]["news"]["won"] == 24
+
+
 def test_thoughts_are_no_part_of_an_answer(tmp_path: Path) -> None:
     a, b = bare(tmp_path / "a"), bare(tmp_path / "b", thought=["<think>", "</think>"])
     evaluated(a, RIGHT, RIGHT)

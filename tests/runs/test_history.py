@@ -225,6 +225,8 @@ def test_mistakes(history: Path) -> None:
     one = str(history / "low")
     with pytest.raises(UsageError, match="two to 26"):
         cli.main(["compare", one])
+    with pytest.raises(UsageError, match="nowhere: no such directory"):
+        cli.main(["compare", one, one, "--html", "nowhere/page.html"])
     with pytest.raises(UsageError, match=r"--rows -1 -> 0 or more"):
         cli.main(["compare", one, one, "--rows", "-1"])
     with pytest.raises(RunError, match="data: not a run directory"):

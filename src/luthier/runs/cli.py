@@ -71,6 +71,8 @@ def _compare(request: argparse.Namespace) -> Answer:
     page = Path(request.html) if request.html else None
     if page and (page.is_dir() or (page.exists() and not request.overwrite)):
         raise UsageError(f"{page} is there already -> another name, or --overwrite for a file")
+    if page and not page.parent.is_dir():
+        raise UsageError(f"{page.parent}: no such directory -> make it first, or another name")
     if request.rows < 0:
         raise UsageError(f"--rows {request.rows} -> 0 or more")
     result = beside([Run.open(path) for path in request.paths], request.rows)

@@ -11,14 +11,16 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from luthier.errors import LuthierError, RunError
-from luthier.measure import kinds, metrics, statistics, strings, tasks
+from luthier.measure import kinds, metrics, references, statistics, strings, tasks
 from luthier.measure.metrics import mean, perplexity
 from luthier.measure.statistics import Comparison
 from luthier.measure.types import Answered, Measured
@@ -104,7 +106,7 @@ def seen(run: Run) -> dict[str, Seen]:
             continue
         fresh, limits = _fresh(run, report), report.get("decoding", {}).get("max_new_tokens", {})
         for name, figures in report["tasks"].items():
-            if name in report["details"]:
+            if "kind" in report["details"].get(name, {}):
                 detail = report["details"][name]
                 found.pop(name, None)  # the newest comes last
                 found[name] = Seen(
@@ -165,7 +167,9 @@ def _both(before: Seen, after: Seen) -> tuple[_Heard, _Heard, str]:
         if [row["tokens"] for row in first.rows] != [row["tokens"] for row in second.rows]:
             raise Unfit("other_tokens")
         return first, second, before.kind
-    labels = _with_all(one.get("labels") or (), other.get("labels") or ())
+    if one.get("tolerance") != other.get("tolerance"):
+        raise Unfit("other_tolerance", before=one.get("tolerance"), after=other.get("tolerance"))
+    labels = references.labels(one.get("labels") or (), other.get("labels") or ())
     return _answered(before, labels), _answered(after, labels), before.kind
 
 
@@ -173,24 +177,33 @@ def _both(before: Seen, after: Seen) -> tuple[_Heard, _Heard, str]:
 
 
 def _answered(one: Seen, labels: Sequence[str]) -> _Heard:
-    """labels: of both runs; likelihoods are over the run's own, and count where these are all."""
+    """labels: of both runs. Likelihoods are over the run's own, and count where these are all of them."""
     records = _records(one, one.name)
     if one.kind == "labels" and not labels:
         raise Unfit("no_labels", folder=one.folder)
     said = _said(records, one.thought, labels)
-    heard = _measure(one.kind, said, records)
-    own = list(one.detail.get("labels") or ())
-    if one.kind == "labels" and own == list(labels) and f"{one.name}.likelihood" in _kept(one):
-        scored = _records(one, f"{one.name}.likelihood")
-        scores = np.array([record["scores"] for record in scored], dtype=np.float64)
-        likely = Answered(
-            said.sources, said.inputs, said.references, tuple(own[i] for i in scores.argmax(1)), (),
-            scores, said.labels,
-        )  # fmt: skip
+    scoring = {"relative": one.detail["tolerance"]} if "tolerance" in one.detail else {}
+    heard = _measure(one.kind, said, records, **scoring)
+    scores = _scores(one, labels)
+    if scores is not None:
+        likely = replace(said, answers=tuple(labels[i] for i in scores.argmax(1)), scores=scores)
         found = metrics.load("labels")(likely)
         found.pop("outside_labels", None)  # by its making never outside
         heard.measured.update({f"likelihood_{name}": value for name, value in found.items()})
     return heard
+
+
+def _scores(one: Seen, labels: Sequence[str]) -> npt.NDArray[np.float64] | None:
+    """Log probability of each of these labels in each row; None where they are not the labels that the run
+    was asked for, or a row has no usable one."""
+    own = [strings.normalise(label) for label in one.detail.get("labels") or ()]
+    wanted = [strings.normalise(label) for label in labels]
+    job = f"{one.name}.likelihood"
+    if one.kind != "labels" or sorted(own) != sorted(wanted) or job not in _kept(one):
+        return None
+    scores = np.array([record["scores"] for record in _records(one, job)], dtype=np.float64)
+    usable = scores.shape[1:] == (len(own),) and bool(np.isfinite(scores.max(1)).all())
+    return scores[:, [own.index(label) for label in wanted]] if usable else None
 
 
 def _said(records: Sequence[Record], thought: tuple[str, str] | None, labels: Sequence[str] = ()) -> Answered:
@@ -203,8 +216,9 @@ def _said(records: Sequence[Record], thought: tuple[str, str] | None, labels: Se
     )
 
 
-def _measure(kind: str, said: Answered, records: Sequence[Record]) -> _Heard:
-    measured = dict(metrics.load(kinds.METRICS_OF.get(kind, kind))(said))
+def _measure(kind: str, said: Answered, records: Sequence[Record], **scoring: float) -> _Heard:
+    metric = metrics.load(kinds.METRICS_OF.get(kind, kind))
+    measured = dict(partial(metric, **scoring)(said))
     rated = kinds.leading(kind, measured)
     return _Heard(measured, list(records), measured[rated], rated)
 
@@ -257,7 +271,7 @@ def _kept(one: Seen) -> Mapping[str, Sequence[Record]]:
 def _lines(path: Path, changed: int) -> Mapping[str, Sequence[Record]]:
     """Job -> records; a line that is not whole, as a kill leaves it, is an answer that is missing."""
     found: dict[str, list[Record]] = {}
-    for line in path.read_text("utf-8").splitlines():
+    for line in _rows(path):
         try:
             record = json.loads(line)
         except ValueError:
@@ -265,6 +279,11 @@ def _lines(path: Path, changed: int) -> Mapping[str, Sequence[Record]]:
         if isinstance(record, dict) and {"task", "fingerprint", "row"} <= set(record):
             found.setdefault(record["task"], []).append(record)
     return found
+
+
+def _rows(path: Path) -> list[str]:
+    """The lines of a JSONL file, whose texts may hold the other signs that Python ends a line at."""
+    return [line for line in path.read_text("utf-8").split("\n") if line]
 
 
 def _fresh(run: Run, report: Mapping[str, Any]) -> bool:
@@ -292,9 +311,8 @@ def _predicted(before: Seen, after: Seen) -> tuple[_Heard, _Heard, str]:
         places.setdefault(_asked(record), []).append(record)
     aligned = [places[_asked(record)].pop(0) for record in second]
     task = tasks.recognise([tasks.Asked(record["input"], record["reference"]) for record in second])
-    labels = (
-        _with_all(task.labels, [record["reference"] for record in second]) if task.kind == "labels" else ()
-    )
+    closed = task.kind == "labels"
+    labels = references.labels(task.labels, [row["reference"] for row in second]) if closed else ()
     sides = [
         _measure(task.kind, _said(records, one.thought, labels), records)
         for one, records in ((before, aligned), (after, second))
@@ -305,7 +323,7 @@ def _predicted(before: Seen, after: Seen) -> tuple[_Heard, _Heard, str]:
 def _predictions(one: Seen) -> list[Record]:
     """Rows with a label, in the names of an evaluation's answers. Raises Unfit for a line that is none."""
     found = []
-    for number, line in enumerate((one.folder / _PREDICTIONS).read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(_rows(one.folder / _PREDICTIONS), 1):
         try:
             row = json.loads(line)
             record = {"input": row["prompt"], "reference": row["label"].strip(), "answer": row["predict"]}
@@ -318,11 +336,3 @@ def _predictions(one: Seen) -> list[Record]:
 
 def _asked(record: Record) -> tuple[str, str]:
     return record["input"], record["reference"]
-
-
-def _with_all(labels: Sequence[str], more: Sequence[str]) -> list[str]:
-    """`labels`, and after them those of `more` that are none of them, in whatever width or case."""
-    forms: dict[str, str] = {}
-    for label in (*labels, *more):
-        forms.setdefault(strings.normalise(label), label)
-    return [*forms.values()]
