@@ -79,8 +79,8 @@ def _unfinished(folder: Path) -> str:
     them, or it is older than checksums are, which its unsealed marker tells."""
     if _DIGEST not in (folder / MARKER).read_text("utf-8", errors="replace"):
         return (
-            f"it is a run of an older luthier, which kept no {CHECKSUMS}: nobody can tell whether its weights "
-            "are whole; train it again (with overwrite_output_dir: true)"
+            f"it is a run of an older luthier, which kept no {CHECKSUMS}: nobody can tell whether its "
+            "weights are whole; train it again (with overwrite_output_dir: true)"
         )
     return (
         f"its final weights are not all there (it has no {CHECKSUMS}); "
