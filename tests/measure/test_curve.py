@@ -133,6 +133,17 @@ def test_a_point_without_errors_does_not_decide_alone() -> None:
     assert found.fit.error(250) == pytest.approx(0.2, abs=0.08)
 
 
+def test_points_that_lie_far_from_any_curve_widen_the_interval() -> None:
+    rows, bend = [100, 250, 500, 1000, 2000], [0.02, -0.04, 0.04, -0.04, 0.02]
+    smooth = [0.05 + 3 * n**-0.5 for n in rows]
+    widths = []
+    for errors in (smooth, [error + off for error, off in zip(smooth, bend, strict=True)]):
+        found = curve.learn(rows, simulated(errors, 1000, 0), seed=0).twice
+        assert found is not None and 0 <= found.low <= found.value <= found.high <= 1
+        widths.append(found.high - found.low)
+    assert widths[1] > 1.5 * widths[0]
+
+
 def test_equal_seeds_give_equal_figures() -> None:
     points = simulated([0.3, 0.2, 0.15, 0.12], 200, 3)
     assert curve.learn(ROWS, points, seed=5) == curve.learn(ROWS, points, seed=5)

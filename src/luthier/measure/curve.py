@@ -1,18 +1,23 @@
 """The learning curve: how a metric grows with the training rows, and what twice the rows would bring.
 
 Generalisation error falls as a power law of the number of training rows, down to a floor:
-error = a + b * n^-c with a >= 0 (Hestness et al., 2017, arXiv:1712.00409, section 3, who write it epsilon(m)
-= alpha * m^beta + gamma with beta = -c). The error is 1 - metric of a metric of which more is better (a share
-of 1) and the metric itself of one of which less is better (perplexity).
+error = a + b * n^-c with a >= 0 (Hestness et al., 2017, arXiv:1712.00409, section 3, who write it
+epsilon(m) = alpha * m^beta + gamma with beta = -c). The error is 1 - metric of a metric of which more is
+better (a share of 1) and the metric itself of one of which less is better (perplexity).
 
 The fit is the least squares weighted by each point's standard error: for each c the best a and b are those of
 a linear regression on n^-c, and c is looked for on a grid that narrows. The rows evaluated are the same at
-each point, so a resample draws rows once for all points; the fit to each resample gives the interval. What a
-second training with another seed would change is not in it: each point is one training.
+each point, so a resample draws rows once for all points; the fit to each resample gives the interval.
+
+Each point is one training, and another seed would move it, which no resample of rows shows. With more points
+than the curve has parameters it shows in how far they lie from the curve: where that is more than their
+standard errors explain, the interval is stretched by sqrt(chi^2 / (points - 3)) (Birge, 1932, Physical
+Review 40:207), as is usual where measurements disagree.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -89,9 +94,9 @@ def learn(rows: Sequence[int], points: Sequence[Measured], seed: int) -> Learned
     if spread.max() > 0:
         weights = np.maximum(spread, _FLOOR * spread.max()) ** -2.0
     a, b, c = (float(value[0]) for value in fit(n, seen, weights))
-    found = Fit(a, b, c)
-    worse = _worse(drawn)
-    twice = _twice(n[-1], found, fit(n, drawn, weights), points[0].higher)
+    found, worse = Fit(a, b, c), _worse(drawn)
+    stretch = _stretch(seen[0] - [found.error(rows) for rows in n], weights) if spread.max() > 0 else 1.0
+    twice = _twice(n[-1], found, fit(n, drawn, weights), stretch, points[0].higher)
     why: Why = "worse" if worse is not None else "" if twice.gain_low >= statistics.RELEVANT else "unsure"
     return Learned(why, found, twice, worse)
 
@@ -156,11 +161,21 @@ def _worse(drawn: Floats) -> tuple[int, int] | None:
     return found
 
 
-def _twice(rows: float, found: Fit, curves: tuple[Floats, Floats, Floats], higher: bool) -> Twice:
+def _stretch(residuals: Floats, weights: Floats) -> float:
+    """Birge's ratio, at least 1; 1 where the curve has as many parameters as there are points."""
+    freedom = len(residuals) - POINTS
+    return max(1.0, math.sqrt(float((weights * residuals**2).sum()) / freedom)) if freedom > 0 else 1.0
+
+
+def _twice(
+    rows: float, found: Fit, curves: tuple[Floats, Floats, Floats], stretch: float, higher: bool
+) -> Twice:
     a, b, c = curves
     errors, now = a + b * (2 * rows) ** -c, a + b * rows**-c
     error = found.error(2 * rows)
-    low, high = (float(one) for one in np.percentile(errors, _LEVEL))
-    gains = [float(one) for one in np.percentile(now - errors, _LEVEL)]
+    gain = found.error(rows) - error
+    ends = (error + stretch * (float(one) - error) for one in np.percentile(errors, _LEVEL))
+    low, high = (max(0.0, end) for end in ends)
+    gains = [gain + stretch * (float(one) - gain) for one in np.percentile(now - errors, _LEVEL)]
     values = (1 - error, 1 - high, 1 - low) if higher else (error, low, high)
-    return Twice(round(2 * rows), *values, found.error(rows) - error, *gains)
+    return Twice(round(2 * rows), *values, gain, *gains)
