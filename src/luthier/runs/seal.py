@@ -77,7 +77,7 @@ def check(folder: Path) -> None:
 def _unfinished(folder: Path) -> str:
     """Why final weights without checksums are not used, and what to do: the run was stopped while it wrote
     them, or it is older than checksums are, which its unsealed marker tells."""
-    if _DIGEST not in (folder / MARKER).read_text("utf-8", errors="replace"):
+    if f'"{_DIGEST}":' not in (folder / MARKER).read_text("utf-8", errors="replace"):
         return (
             f"it is a run of an older luthier, which kept no {CHECKSUMS}: nobody can tell whether its "
             "weights are whole; train it again (with overwrite_output_dir: true)"
