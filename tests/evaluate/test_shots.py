@@ -217,7 +217,7 @@ def test_the_words_of_the_command_line(
     words = [str(place / "base"), *tasks.words({**data, "output_dir": str(tmp_path), "template": "chatml"})]
     words += ["--baseline", "only", "--examples", "intent", "--shots", "1", "--max_new_tokens", "2"]
     assert cli.main(["eval", *words]) == 0
-    assert "advice: fine-tuning looks worth it" in capsys.readouterr().out
+    assert "advice: Fine-tuning looks worth it" in capsys.readouterr().out
     assert cli.main(["eval", *words[:-4], "--shots", "x"]) == 2
     assert "--shots: x" in capsys.readouterr().err
 
@@ -233,3 +233,17 @@ def test_when_examples_are_shown(place: Path) -> None:
     assert names(Request(baseline=True), TRAINED) == names(Request(shots=1), TRAINED) == both
     assert names(Request(baseline=True, shots=0), TRAINED) == ["rows"]
     assert names(Request(baseline=True), None) == names(Request(), TRAINED) == ["rows"]
+
+
+def test_questions_for_facts_ask_for_documents(place: Path, tmp_path: Path) -> None:
+    rows = [row(f"How heavy is the Mule{i}?", f"It weighs {1000 + 7 * i} kg.") for i in range(20)]
+    known = [row(f"Please tell me how heavy the Mule{i} is.", f"{1000 + 7 * i} kg") for i in range(20)]
+    for name, content in (("facts", rows), ("known", known)):
+        (place / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    config = base(place, tmp_path, dataset=str(place / "facts.json"))
+    request = Request(task="text", baseline=True, examples=(str(place / "known.json"),), shots=1)
+    detail = evaluate(config, request, silent)["details"]["facts"]
+    assert detail["documents"] | {"near": 0} == {
+        **{"n": 20, "asks": 1.0, "rows": 1.0, "in_question": 0.0, "in_nearest": 1.0, "near": 0}
+    }
+    assert detail["advice"][0]["key"] == "advice_documents_near"

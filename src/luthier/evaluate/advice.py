@@ -1,8 +1,9 @@
 """Was fine-tuning worth it, do examples in the prompt suffice, does the task ask for documents: in words.
 
-The rules, on the metric that leads a kind of task (`kinds.LEADING`). Labels are looked at as written and by
-likelihood: where the base, with or without examples, is best, there all others are compared. The best of
-several choices on the same rows is a little flattered, which makes the advice careful about tuning.
+The rules, on the metric that leads a kind of task (`kinds.LEADING`). Of labels it is taken by likelihood
+where the base, with or without examples, is better so by more than `CLEAR`: it may know what it does not
+write. The best of several choices on the same rows is a little flattered, so the advice is careful about
+tuning.
 
 With a tuned model, by the verdict of the base against it:
 
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 Figure = Mapping[str, Any]
 CEILING, ENOUGH, HALF = 0.95, 0.9, 0.5
-FEW, CUT, WIDE = 200, 0.05, 0.05
+FEW, CUT, WIDE, CLEAR = 200, 0.05, 0.05, 0.1
 
 
 @dataclass(frozen=True)
@@ -251,17 +252,16 @@ def _case(heard: Heard, figures: Mapping[str, Any], detail: Mapping[str, Any]) -
 
 
 def _leading(kind: str, figures: Mapping[str, Figure], shown: Mapping[str, Any] | None) -> str:
-    """The leading metric, in the way of answering in which the base is best with whatever it is shown."""
+    """The leading metric, perhaps by likelihood: the way in which the base shows what it knows."""
     plain = kinds.leading(kind, figures)
-    names = [name for name in (plain, f"likelihood_{plain}") if name in figures]
+    likely = f"likelihood_{plain}"
 
     def best(name: str) -> float:
-        with_examples = (
-            [shown[way][name]["after"] for way in shots.WAYS if name in shown[way]] if shown else []
-        )
-        return float(max(value for value in (figures[name]["before"], *with_examples) if value is not None))
+        found = [figures[name]["before"]]
+        found += [shown[way][name]["after"] for way in shots.WAYS if name in shown[way]] if shown else []
+        return max((float(value) for value in found if value is not None), default=0.0)
 
-    return max(names, key=best) if len(names) > 1 else plain
+    return likely if likely in figures and best(likely) > best(plain) + CLEAR else plain
 
 
 def _examples(name: str, shown: Mapping[str, Any]) -> Examples:

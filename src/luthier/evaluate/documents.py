@@ -35,6 +35,7 @@ _SAMPLE = 500  # rows looked at, evenly spread
 _NUMBER = re.compile(r"(?<![A-Za-z\d])\d+(?:[.,:/-]\d+)*")
 _QUOTED = re.compile(r"《([^《》]+)》|“([^“”]+)”|「([^「」]+)」|\"([^\"]+)\"")
 _WORD = re.compile(r"[A-Za-zÀ-ɏ][A-Za-zÀ-ɏ\d'’-]*")
+_LOOK = 4  # characters before a word that say whether it begins a sentence
 _BEGINS = re.compile(r"(?:^|[.!?:;。！？：；\n*•\"“(（-])\s*$")
 
 
@@ -83,7 +84,8 @@ def words(answer: str) -> set[str]:
     found = set(_NUMBER.findall(answer))
     found |= {text for groups in _QUOTED.findall(answer) for text in groups if text}
     for match in _WORD.finditer(answer):
-        word, first = match[0], _BEGINS.search(answer[: match.start()]) is not None
+        word, start = match[0], match.start()
+        first = _BEGINS.search(answer[max(0, start - _LOOK) : start]) is not None
         inside = any(sign.isupper() or sign.isdigit() for sign in word[1:])
         if inside or (word[0].isupper() and not first and len(word) > 1):
             found.add(word)

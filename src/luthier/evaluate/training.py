@@ -34,11 +34,11 @@ def rows(
 
     evaluated: sources of the evaluated rows; where val_size held these out of the same files, they are no
     training rows · names: data sets that the user calls training data, whatever the run says; else those of
-    the run, or of a configuration that names other rows to evaluate. Raises DataError for `names` that cannot
-    be read.
+    the run, or of a configuration that names other rows to evaluate, as many rows as it would train on.
+    Raises DataError for `names` that cannot be read.
     """
     if names:
-        chosen = _read(config, names, config.dataset_dir, config.max_samples)
+        chosen = _read(config, names, config.dataset_dir, None)
         if not chosen:
             raise DataError(f"{', '.join(names)}: no row with an answer to show as an example")
         return chosen
