@@ -55,7 +55,7 @@ class Kept:
         self.path = path
         self._records: dict[tuple[str, str, int], Record] = {}
         text = path.read_text("utf-8") if path.is_file() else ""
-        for line in text.split("\n")  # answers may hold the other signs that splitlines() ends a line at:
+        for line in text.split("\n"):  # answers may hold the other signs that splitlines() ends a line at
             record = _parsed(line)
             if record is not None:
                 self._records[_key(record)] = record
