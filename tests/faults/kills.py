@@ -24,9 +24,10 @@ from luthier.runs.seal import verify
 VARIANTS: dict[str, dict[str, Any]] = {
     "lora, dropout": {"lora_dropout": 0.2},
     "full, three kept": {"finetuning_type": "full", "save_total_limit": 3},
-    "evaluation, the best kept": {
+    "evaluation with answers, the best kept": {
         "val_size": 6, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "save_total_limit": 1,
-        "load_best_model_at_end": True, "do_eval": True, "lora_dropout": 0.1,
+        "load_best_model_at_end": True, "do_eval": True, "lora_dropout": 0.1, "predict_with_generate": True,
+        "max_new_tokens": 2,
     },
     "packing, accumulation, every other step": {
         "packing": True, "cutoff_len": 128, "per_device_train_batch_size": 1, "save_steps": 2,

@@ -12,7 +12,7 @@ from faults.bench import Done
 from luthier.runs.hashing import sha256_file
 from luthier.runs.seal import CHECKSUMS, verify
 
-_CLOCKS = ("runtime", "per_second", "time", "throughput", "train_seconds", "crc32")
+_CLOCKS = ("runtime", "per_second", "time", "throughput", "train_seconds", "crc32", "peak_memory")
 _ACKNOWLEDGED = re.compile(r"checkpoint (\d+) durable")
 _CONTINUING = re.compile(r"continuing from .*? \(step (\d+)\)", re.DOTALL)
 
@@ -23,7 +23,7 @@ def weights(folder: Path) -> dict[str, str]:
 
 
 def timeless(value: Any) -> Any:
-    """Without what a clock decides."""
+    """Without what a clock, or what else the process has done, decides."""
     if isinstance(value, dict):
         return {k: timeless(v) for k, v in value.items() if not k.endswith(_CLOCKS)}
     return [timeless(entry) for entry in value] if isinstance(value, list) else value
@@ -38,6 +38,12 @@ def log(run: Path) -> list[Any]:
     return [timeless(json.loads(line)) for line in (run / "trainer_log.jsonl").read_bytes().splitlines()]
 
 
+def replies(run: Path) -> bytes:
+    """What the model answered while it was trained, b"" where nothing was asked."""
+    file = run / "samples.jsonl"
+    return file.read_bytes() if file.is_file() else b""
+
+
 def results(run: Path) -> Any:
     return timeless(json.loads((run / "all_results.json").read_bytes()))
 
@@ -46,7 +52,7 @@ def differs(run: Path, clean: Path) -> str:
     """In what the finished `run` differs from the one that nobody disturbed; "" for nothing."""
     for what, found in (
         ("the final weights", weights), ("trainer_state.json", state), ("trainer_log.jsonl", log),
-        ("all_results.json", results),
+        ("all_results.json", results), ("samples.jsonl", replies),
     ):  # fmt: skip
         mine, other = found(run), found(clean)
         if mine != other:
