@@ -202,41 +202,39 @@ def test_what_is_trained_is_not_trained_again(drawn: Path) -> None:
     assert heard.trained == []
 
 
-def test_an_interrupted_curve_goes_on_and_comes_out_the_same(drawn: Path, tmp_path: Path) -> None:
-    first, heard = Heard(until="curve: trains on 50 %"), Heard()
+def test_an_interrupted_curve_goes_on_from_its_checkpoint_and_comes_out_the_same(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, heard, out = Heard(until="curve: trains on 50 %"), Heard(), drawn / "out" / "curve"
     with_answers(drawn, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         curve(drawn, tmp_path, 25, 50, say=first)
     assert first.trained == ["curve: trains on 25 %", "curve: trains on 50 %"]
     assert any("25 % (10 rows), 50 % (20 rows): about" in line for line in first.lines)
     assert "accuracy" in (tmp_path / "report.json").read_text("utf-8")
-    again = curve(drawn, tmp_path, 25, 50, say=heard)
-    assert heard.trained == ["curve: trains on 50 %"]
-    assert without_clocks(again) == without_clocks(told(drawn / "out"))
-    for share in ("25", "50"):
-        assert weights(tmp_path / "curve" / share) == weights(drawn / "out" / "curve" / share)
-
-
-def test_an_unfinished_training_goes_on_from_its_checkpoint(
-    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(drawn / "out", tmp_path / "out")
-    point, other = tmp_path / "out" / "curve" / "50", tmp_path / "other"
-    whole, record = weights(point), point.with_name("50.json")
-    written = load([str(point / "config.yaml")], "train", {}).written
-    tasks.train({**written, "output_dir": str(other), "save_total_limit": 9, "overwrite_output_dir": False})
-    shutil.rmtree(point)  # and as a kill after step 8 of 30 leaves it:
-    shutil.copytree(other / "checkpoint-8", point / "checkpoint-8")
-    for name in ("luthier.json", "config.yaml", "config.resolved.json", "manifest.json", "trainer_log.jsonl"):
-        shutil.copy(other / name, point / name)
-    known = json.loads(record.read_text("utf-8"))
-    record.write_text(json.dumps({"fingerprint": known["fingerprint"]}), encoding="utf-8")
-    heard = Heard()
+    killed_after(8, out / "50", tmp_path / "curve" / "50")
     capsys.readouterr()
-    curve(drawn, tmp_path / "out", 25, 50, say=heard)
+    again = curve(drawn, tmp_path, 25, 50, say=heard)
     assert heard.trained == ["curve: goes on with 50 %"]
     assert "training from step 8 to 30" in capsys.readouterr().err
-    assert weights(point) == whole and not [*point.glob("checkpoint-*")]
+    assert without_clocks(again) == without_clocks(told(drawn / "out"))
+    assert [weights(tmp_path / "curve" / name) for name in ("25", "50")] == [
+        weights(out / name) for name in ("25", "50")
+    ]
+    assert not [*(tmp_path / "curve").glob("*/checkpoint-*")]
+
+
+def killed_after(step: int, whole: Path, point: Path) -> None:
+    """Make `point` what a kill leaves of the training that was finished in `whole`."""
+    again, written = point.with_name("again"), load([str(whole / "config.yaml")], "train", {}).written
+    tasks.train({**written, "output_dir": str(again), "save_total_limit": 9, "overwrite_output_dir": False})
+    shutil.copytree(again / f"checkpoint-{step}", point / f"checkpoint-{step}")
+    for name in ("luthier.json", "config.yaml", "config.resolved.json", "manifest.json", "trainer_log.jsonl"):
+        shutil.copy(again / name, point / name)
+    shutil.rmtree(again)
+    known = json.loads(whole.with_name(f"{whole.name}.json").read_text("utf-8"))
+    record = json.dumps({"fingerprint": known["fingerprint"]})
+    point.with_name(f"{point.name}.json").write_text(record, encoding="utf-8")
 
 
 def test_data_that_has_changed_is_trained_on_as_it_is_now(drawn: Path, tmp_path: Path) -> None:
