@@ -179,13 +179,17 @@ def test_a_run_is_compared_with_its_own_training_rows_in_the_prompt(place: Path,
     words = {"dataset": str(place / "data" / "eval.json"), "output_dir": str(tmp_path), "max_new_tokens": 3}
     config = load([str(place / "run"), *tasks.words(words)], "predict", {})
     assert "shots" not in evaluate(config, Request(suite=False), silent)["details"]["eval"]
-    found = evaluate(config, Request(suite=False, shots=1), silent)["details"]["eval"]
+    result = evaluate(config, Request(suite=False, shots=1), silent)
+    found, alone = result["details"]["eval"], result["tasks"]["eval"]
     names = {"k", "random", "retrieved", "tuned_against_random", "tuned_against_retrieved", "tokens", "cut"}
     assert set(found["shots"]) == names
     for way in ("random", "retrieved"):
-        figure = found["shots"][f"tuned_against_{way}"]["accuracy"]
-        assert figure["before"] == found["shots"][way]["accuracy"]["after"]
-        assert figure["after"] == found["shots"][way]["accuracy"]["before"], "the tuned model is the base"
+        shown, against = found["shots"][way], found["shots"][f"tuned_against_{way}"]
+        assert set(shown) == set(against) == set(alone)
+        for name, figure in alone.items():
+            assert (shown[name]["before"], against[name]["after"]) == (figure["before"], figure["after"])
+            assert shown[name]["after"] == against[name]["before"]
+        assert shown["likelihood_ece"]["before"] != shown["likelihood_ece"]["after"]
     assert found["advice"][0]["key"] == "advice_no_evidence"
     lines = (tmp_path / "answers.after.jsonl").read_text("utf-8").splitlines()
     assert {json.loads(line)["task"] for line in lines} == {"eval", "eval.likelihood"}
