@@ -20,7 +20,7 @@ from faults.bench import Bench, Trial, Unavailable
 from luthier.runs.hashing import sha256_file
 
 ROWS = 14
-CLOCKS = ("runtime", "per_second", "_time", "_seconds", "throughput", "crc32")
+CLOCKS = ("runtime", "per_second", "_time", "_seconds", "throughput", "crc32", "peak_memory")
 """How the names of those values end that a clock decides; all others must be equal."""
 
 METHODS: dict[str, dict[str, Any]] = {
