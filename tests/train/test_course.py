@@ -59,6 +59,7 @@ def test_noise_is_not_taken_for_over_fitting(noise, count, allowed):
     [
         ([0.9, 0.7, 0.6], True),
         ([-0.60, -0.70, -0.78], True),  # an accuracy, its sign turned
+        ([0.0, -0.02, -0.04], True),
         ([0.9, 0.7], False),
         ([0.9, 0.6, 0.7], False),
         ([0.5, 0.495, 0.49], False),

@@ -167,7 +167,7 @@ def improving(values: Sequence[float]) -> bool:
     if len(values) <= back:
         return False
     before, last = values[-1 - back], values[-1]
-    return last < min(values[:-1]) and before - last > margin(values, abs(before))
+    return last < min(values[:-1]) and before - last > margin(values, max(abs(before), abs(last)))
 
 
 def margin(values: Sequence[float], at: float) -> float:
