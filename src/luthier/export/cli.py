@@ -20,6 +20,8 @@ Merge adapters into their base, write the model, and prove that it is still the 
                         Ollama, LM Studio and Jan, each compared with the model prompt by prompt
   --quant KINDS         of GGUF: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, … (default: f16)
   --importance true     round finest what matters most on the run's own prompts (an importance matrix)
+  --gate "accuracy -1%" every file answers the rows that the run held out (--gate_dataset NAME: others), and
+                        the smallest that loses no more than this is recommended
   --format json         print {"files", "parity", "gate"}
 
 Other keys:"""
@@ -34,20 +36,24 @@ def main(args: Sequence[str]) -> int:
         print(HELP)
         return main_help("export")
     words, to = take(args, "to")
-    words, quant = take(words, "quant")
-    words, weigh = take(words, "importance")
-    if weigh not in (None, "true", "false"):
-        raise UsageError(f"--importance: {weigh} -> true or false")
+    found: dict[str, str | None] = {}
+    for name in ("quant", "importance", "gate", "gate_dataset"):
+        words, found[name] = take(words, name)
     targets = _listed("to", to or "hf", TARGETS)
     if "gguf" not in targets:
-        if quant is not None:
-            raise UsageError("--quant: is for GGUF files -> --to gguf")
+        given = next((name for name, value in found.items() if value is not None), None)
+        if given is not None:
+            raise UsageError(f"--{given}: is for GGUF files -> --to gguf")
         return merge.main(words)
-    kinds = _listed("quant", quant or "f16", ship.KINDS)
+    if found["importance"] not in (None, "true", "false"):
+        raise UsageError(f"--importance: {found['importance']} -> true or false")
+    kinds = _listed("quant", found["quant"] or "f16", ship.KINDS)
+    weigh = found["importance"] == "true"
+    order = ship.Order(tuple(targets), tuple(kinds), weigh, found["gate"], found["gate_dataset"])
     config = resolve(load(words, "export"), machine.detect())
     for note in config.notes:
         say(f"note: {note}")
-    result = ship.ship(config, targets, kinds, weigh == "true")
+    result = ship.ship(config, order)
     print(json.dumps(result, ensure_ascii=False) if config.format == "json" else ship.table(result))
     return 0 if all(one["ok"] for one in result["parity"]["files"]) else 1
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier import __version__, gguf
 from luthier.config import Config
 from luthier.errors import ExportError, MissingPackage
-from luthier.export import importance, merge, mixtures, modelfile, proof, quantize
+from luthier.export import gate, importance, merge, mixtures, modelfile, proof, quantize
 from luthier.export.cases import cases
 from luthier.runs import atomic
 from luthier.streams import say
@@ -25,25 +26,39 @@ PARITY = "parity.json"
 _FAILED = ".failed"
 
 
-def ship(config: Config, targets: Sequence[str], kinds: Sequence[str], weigh: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Order:
+    """targets: of `cli.TARGETS` · kinds: of GGUF · weigh: with an importance matrix · gate: what the task's
+    metric may lose, such as "accuracy -1%", on `gate_dataset` or the rows that the run held out."""
+
+    targets: tuple[str, ...]
+    kinds: tuple[str, ...] = ("f16",)
+    weigh: bool = False
+    gate: str | None = None
+    gate_dataset: str | None = None
+
+
+def ship(config: Config, order: Order) -> dict[str, Any]:
     """Write what is asked for into `export_dir`; returns what --format json prints: files, parity, gate.
 
     A file whose proof fails keeps its content under a name that ends in ".failed". Raises ExportError,
     ModelError, MissingPackage (before anything is merged), RunError.
     """
     _needs()
-    for kind in set(kinds) - set(EVEN):
-        mixtures.check(kind, weigh)
+    for kind in set(order.kinds) - set(EVEN):
+        mixtures.check(kind, order.weigh)
+    if order.gate is not None:
+        gate.parse(order.gate)
     out = Path(str(config.export_dir))
     began = time.monotonic()
-    if "hf" in targets:
+    if "hf" in order.targets:
         merge.export(config.replace(export_dir=str(out / "hf")))
     out.mkdir(parents=True, exist_ok=True)
     with atomic.scratch(out / "merged") as folder:
         exact = folder / _name(config)
         merge.export(config.replace(export_dir=str(exact), infer_dtype="float32"))
         told = atomic.read_json(exact / merge.REPORT)
-        parity = _files(config, out, exact, kinds, weigh)
+        parity, gated = _files(config, out, exact, order)
     parity |= {
         "luthier": __version__,
         "merge_max_abs_difference": told["merge_max_abs_difference"],
@@ -52,7 +67,11 @@ def ship(config: Config, targets: Sequence[str], kinds: Sequence[str], weigh: bo
     }
     atomic.write_json(out / PARITY, parity)
     files = [str(out / one["file"]) for one in parity["files"]]
-    return {"files": [*files, *([str(out / "hf")] if "hf" in targets else [])], "parity": parity, "gate": []}
+    return {
+        "files": [*files, *([str(out / "hf")] if "hf" in order.targets else [])],
+        "parity": parity,
+        "gate": gated,
+    }
 
 
 def table(result: dict[str, Any]) -> str:
@@ -72,8 +91,12 @@ def table(result: dict[str, Any]) -> str:
         )
         lines += [f"    {problem}" for problem in one["problems"][:5]]
     lines += [f"note: {note}" for note in parity["notes"]]
+    lines += gate.table(result["gate"])
     lines += ["", *(f"written: {place}" for place in result["files"])]
-    best = next((one["file"] for one in parity["files"] if one["ok"]), None)
+    chosen = [one for one in result["gate"] if one["recommended"]] or [
+        one for one in parity["files"] if one["ok"]
+    ]
+    best = next((one["file"] for one in chosen), None)
     if best:
         lines.append(f"Go on:  luthier chat {Path(result['files'][0]).parent / best}")
     return "\n".join(lines)
@@ -94,8 +117,10 @@ def _name(config: Config) -> str:
     return Path(str(place)).resolve().name if Path(str(place)).exists() else Path(str(place)).name
 
 
-def _files(config: Config, out: Path, exact: Path, kinds: Sequence[str], weigh: bool) -> dict[str, Any]:
-    """The GGUF files of a merged model, and their proofs."""
+def _files(
+    config: Config, out: Path, exact: Path, order: Order
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The GGUF files of a merged model, with their proofs, and what the gate says of them."""
     from luthier.infer import loading
     from luthier.infer.engine import generation
 
@@ -114,13 +139,17 @@ def _files(config: Config, out: Path, exact: Path, kinds: Sequence[str], weigh: 
     say(f"proving on {len(asked)} prompts")
     wanted = proof.expected(ready.engine.model, ready.engine, asked, options)  # type: ignore[attr-defined]
     texts = [(*case.ids, *answer) for case, answer in zip(asked, wanted.answers, strict=True)]
-    weights = importance.collect(ready.engine.model, texts) if weigh else None  # type: ignore[attr-defined]
+    weights = importance.collect(ready.engine.model, texts) if order.weigh else None  # type: ignore[attr-defined]
     longest = ready.engine.context
+    paper = marks = None
+    if order.gate is not None:
+        paper = gate.exam(gate.parse(order.gate), config, order.gate_dataset, renderer, longest)
+        marks = gate.take(paper, ready.engine)
     del ready
     gc.collect()
     variables = {} if config.enable_thinking is None else {"enable_thinking": config.enable_thinking}
     proofs = []
-    for kind in kinds:
+    for kind in order.kinds:
         file = out / f"{exact.name}-{kind}.gguf"
         if kind in EVEN:
             gguf.convert(exact, file, kind, template=renderer.template.text)  # type: ignore[arg-type]
@@ -130,8 +159,13 @@ def _files(config: Config, out: Path, exact: Path, kinds: Sequence[str], weigh: 
         if not found["ok"]:
             file = file.replace(file.with_name(file.name + _FAILED))
         proofs.append({**found, "file": file.name, "bytes": file.stat().st_size})
-    _modelfile(out, proofs, renderer, longest, config)
-    return {"files": proofs, "notes": [*renderer.notes, *notes]}
+    gated = []
+    if paper is not None and marks is not None:
+        files = [(out / one["file"], one) for one in proofs if one["ok"]]
+        gated = gate.judge(paper, marks, files, config.seed)
+    best = [one for one in gated if one["recommended"]] or [one for one in proofs if one["ok"]]
+    _modelfile(out, best[:1], renderer, longest, config)
+    return {"files": proofs, "notes": [*renderer.notes, *notes]}, gated
 
 
 def source_of(exact: Path, renderer: Renderer) -> Path:
@@ -145,8 +179,8 @@ def source_of(exact: Path, renderer: Renderer) -> Path:
 def _modelfile(
     out: Path, proofs: Iterable[dict[str, Any]], renderer: Renderer, longest: int, config: Config
 ) -> None:
-    """For the first file that is proved. Without one there is none, so that nobody serves what differs."""
-    best = next((one["file"] for one in proofs if one["ok"]), None)
+    """For the file that is best to serve. Without a proved one there is none."""
+    best = next((one["file"] for one in proofs), None)
     if best is None:
         return
     ends = renderer.tokenizer.convert_ids_to_tokens(sorted(renderer.stop_ids))
