@@ -35,6 +35,13 @@ def by_transformers(model: Any, prompt: list[int], **options: Any) -> list[int]:
     return list(found[:end])
 
 
+def read_by(model: Any) -> list[int]:
+    """Grows by the number of tokens of each pass of the model, whoever makes it."""
+    fed: list[int] = []
+    model.get_input_embeddings().register_forward_pre_hook(lambda _, ids: fed.append(ids[0].numel()))
+    return fed
+
+
 def by_forward(model: Any, prompt: list[int], continuation: list[int]) -> float:
     with torch.no_grad():
         logits = model(torch.tensor([prompt + continuation])).logits[0, len(prompt) - 1 : -1]
@@ -49,6 +56,16 @@ def test_greedy_equals_generate(arch: str) -> None:
     want = [by_transformers(model, row) for row in rows]
     assert len({len(answer) for answer in want}) > 1  # rows leave the batch at different times
     assert HFEngine(model, tiny.tokenizer(), batch_size=4).generate(rows, GREEDY) == want
+
+
+@pytest.mark.parametrize("arch", ["llama", "mistral"])  # one of our own pass, one of transformers'
+def test_batch_size_sharing_and_order_change_no_answer(arch: str) -> None:
+    rows = prompts(9) + prompts(4, shared=3, seed=5)
+    model, order = tiny.build(arch), random.Random(2).sample(range(len(rows)), len(rows))
+    want = [HFEngine(model, tiny.tokenizer()).generate([row], GREEDY)[0] for row in rows]
+    for size in (1, 5, 64):
+        engine = HFEngine(model, tiny.tokenizer(), batch_size=size)
+        assert engine.generate([rows[k] for k in order], GREEDY) == [want[k] for k in order]
 
 
 @pytest.mark.parametrize("arch", ["qwen3", "gemma3"])
@@ -70,12 +87,8 @@ def test_the_next_turn_computes_only_what_is_new(monkeypatch: pytest.MonkeyPatch
     engine = HFEngine(model, tiny.tokenizer())
     history = prompts(1)[0]
     answer = list(engine.stream(history, GREEDY))
-    fed: list[int] = []
-    handle = model.register_forward_pre_hook(
-        lambda _, __, kw: fed.append(kw["input_ids"].shape[1]), with_kwargs=True
-    )
+    fed = read_by(model)
     list(engine.stream([*history, *answer, 2, 40, 41], GREEDY))
-    handle.remove()
     assert fed[0] <= 4  # the last token of the answer at most, its end, and the two new ones
 
 
@@ -92,10 +105,10 @@ def test_a_stream_that_is_dropped_midway_leaves_a_usable_cache() -> None:
 
 def test_shared_beginnings_are_computed_once() -> None:
     model = tiny.build("qwen3")
-    fed: list[int] = []
-    model.register_forward_pre_hook(lambda _, __, kw: fed.append(kw["input_ids"].numel()), with_kwargs=True)
+    engine = HFEngine(model, tiny.tokenizer(), batch_size=4)
+    fed = read_by(model)
     rows = prompts(count=8, shared=200)
-    HFEngine(model, tiny.tokenizer(), batch_size=4).generate(rows, Generation(max_new_tokens=1))
+    engine.generate(rows, Generation(max_new_tokens=1))
     assert fed[0] == 200
     assert len(fed) == 3  # what is shared, then two batches of what is not
     assert sum(fed[1:]) <= 8 * 15
@@ -103,12 +116,12 @@ def test_shared_beginnings_are_computed_once() -> None:
 
 def test_windows_share_nothing_unless_everything_fits() -> None:
     model = tiny.build("gemma3", sliding_window=64)
-    fed: list[int] = []
-    model.register_forward_pre_hook(lambda _, __, kw: fed.append(kw["input_ids"].numel()), with_kwargs=True)
     engine = HFEngine(model, tiny.tokenizer())
+    fed = read_by(model)
     rows = prompts(count=4)
-    assert engine.generate(rows, GREEDY) == [by_transformers(model, row) for row in rows]
+    answers = engine.generate(rows, GREEDY)
     assert fed[0] == 20
+    assert answers == [by_transformers(model, row) for row in rows]
     fed.clear()
     engine.generate(rows, Generation(max_new_tokens=60))
     assert fed[0] > 4 * 20

@@ -27,9 +27,10 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from luthier.errors import ModelError
-from luthier.infer import caches
+from luthier.infer import caches, lean, likelihood
 from luthier.infer.caches import Start, State
 from luthier.infer.engine import Generation, Progress
+from luthier.infer.likelihood import Trie
 from luthier.infer.prefixes import Group, alone, common_prefix, groups
 from luthier.infer.sampling import Chooser
 
@@ -47,6 +48,7 @@ class HFEngine:
         self._own_loop = caches.expressible(model)
         self._windows = caches.windows(model) if self._own_loop else []
         self._parameters = inspect.signature(caches.base_model(model).forward).parameters
+        self._lean = lean.of(model) if self._own_loop else None
         self._kept: tuple[list[int], Any] | None = None
 
     # Batches
@@ -84,25 +86,41 @@ class HFEngine:
     ) -> list[list[float]]:
         """log P(continuation | prompt), natural logarithm, for each of each prompt's continuations.
 
-        A prompt is computed once for all its continuations, and what the prompts share once for all of them.
+        A prompt is computed once for all its continuations, what they share once for all of those, and what
+        the prompts share once for all of them.
         """
         rows = [list(prompt) for prompt in prompts]
         for row in rows:
             self._check(row)
-        scores: list[list[float]] = [[] for _ in rows]
-        longest = max((len(ids) for options in continuations for ids in options), default=0)
-        options = Generation(max_new_tokens=longest)
-        for group in groups(rows) if self._own_loop else ():
-            start = self._start(group, rows, options)
-            many = max((len(continuations[i]) for i in group.rows), default=1) or 1
-            for batch in self._batches(group, rows, options, many):
-                state, logits = self._prefill(start, [rows[i] for i in batch])
-                found = self._continue(state, logits, [continuations[i] for i in batch])
-                for i, values in zip(batch, found, strict=True):
-                    scores[i] = values
         if not self._own_loop:
-            return [self._score_whole(row, options) for row, options in zip(rows, continuations, strict=True)]
+            pairs = zip(rows, continuations, strict=True)
+            return [likelihood.whole(self.model, row, options) for row, options in pairs]
+        scores: list[list[float]] = [[] for _ in rows]
+        for group in groups(rows):
+            for i, values in self._scored(group, rows, continuations):
+                scores[i] = values
         return scores
+
+    def _scored(
+        self, group: Group, rows: list[list[int]], continuations: Sequence[Sequence[Sequence[int]]]
+    ) -> Iterator[tuple[int, list[float]]]:
+        """Row and scores. A lean model reads all continuations of a row as one tree, another one by one."""
+        tries = {i: Trie.of(continuations[i]) for i in group.rows}
+        if self._lean is None:
+            options = Generation(max_new_tokens=max((tries[i].depth for i in group.rows), default=0))
+            copies = max(1, *(len(continuations[i]) for i in group.rows))
+        else:
+            options = Generation(max_new_tokens=max(len(tries[i].tokens) for i in group.rows))
+            copies = 1
+        start = self._start(group, rows, options)
+        for batch in self._batches(group, rows, options, copies):
+            state, first = self._prefill(start, [rows[i] for i in batch])
+            if self._lean is None:
+                asked = [continuations[i] for i in batch]
+                found = likelihood.one_by_one(self._forward, state, first, asked)
+            else:
+                found = likelihood.as_trees(self._lean, state, first, [tries[i] for i in batch])
+            yield from zip(batch, found, strict=True)
 
     # One conversation
 
@@ -261,8 +279,15 @@ class HFEngine:
 
     def _forward(self, state: State, ids: Tensor, positions: Tensor, last: bool = True) -> Tensor:
         """ids, positions [rows, n] -> logits [rows, vocabulary] after the last, or [rows, n, vocabulary]."""
+        if self._lean is not None:
+            return self._lean(ids, positions, state.mask, state.cache, last)
         device = self.model.device
-        extra = {"logits_to_keep": 1} if last and "logits_to_keep" in self._parameters else {}
+        # By index: a slice would not lie in one piece, and the head would be copied for each row.
+        extra = (
+            {"logits_to_keep": torch.tensor([-1], device=device)}
+            if last and "logits_to_keep" in self._parameters
+            else {}
+        )
         output = self.model(
             input_ids=ids.to(device),
             attention_mask=state.mask.to(device),
@@ -274,46 +299,7 @@ class HFEngine:
         logits: Tensor = output.logits
         return logits[:, -1] if last else logits
 
-    def _continue(
-        self, state: State, first: Tensor, continuations: list[Sequence[Sequence[int]]]
-    ) -> list[list[float]]:
-        """Log-likelihoods of continuations, given the state after each prompt and its next logits."""
-        owner = [row for row, options in enumerate(continuations) for _ in options]
-        texts = [list(ids) for options in continuations for ids in options]
-        width = max(map(len, texts), default=0)
-        totals = torch.zeros(len(texts))
-        if width:
-            ids = torch.tensor([text + [0] * (width - len(text)) for text in texts])
-            real = torch.arange(width) < torch.tensor([[len(text)] for text in texts])
-            logits = first[torch.tensor(owner, device=first.device)][:, None]
-            if width > 1:
-                state = state.select(owner)
-                state.mask = torch.cat([state.mask, real[:, :-1].long()], dim=-1)
-                positions = state.lengths[:, None] + torch.arange(width - 1)
-                logits = torch.cat(
-                    [logits, self._forward(state, ids[:, :-1], positions, last=False)],
-                    dim=1,
-                )
-            chosen = logits.float().log_softmax(-1).gather(-1, ids.to(logits.device)[..., None]).squeeze(-1)
-            totals = torch.where(real, chosen.cpu(), 0.0).sum(-1)
-        ends = iter(totals.tolist())
-        return [[next(ends) for _ in options] for options in continuations]
-
     # By transformers
-
-    def _score_whole(self, prompt: list[int], continuations: Sequence[Sequence[int]]) -> list[float]:
-        """The same without a cache: prompt and continuation together, padded on the right."""
-        texts = [prompt + list(ids) for ids in continuations]
-        width = max(map(len, texts), default=0)
-        if not texts:
-            return []
-        ids = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=self.model.device)
-        lengths = torch.tensor([[len(text)] for text in texts], device=self.model.device)
-        mask = torch.arange(width, device=self.model.device) < lengths
-        logits = self.model(input_ids=ids, attention_mask=mask.long()).logits[:, len(prompt) - 1 : -1]
-        chosen = logits.float().log_softmax(-1).gather(-1, ids[:, len(prompt) :, None]).squeeze(-1)
-        totals: list[float] = torch.where(mask[:, len(prompt) :], chosen, 0.0).sum(-1).tolist()
-        return totals
 
     def _by_transformers(self, rows: list[list[int]], options: Generation) -> Iterator[tuple[int, list[int]]]:
         for batch in self._batches(alone(rows), rows, options):
