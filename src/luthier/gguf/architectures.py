@@ -7,6 +7,7 @@ anything else than that name computes is refused here, because llama.cpp would r
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -32,7 +33,9 @@ class Architecture:
     name: str
     rotate: bool = False
     plus_one: bool = False
+    partial: bool = False
     window: str = ""
+    scalings: tuple[str, ...] = ()
     numbers: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
@@ -51,7 +54,7 @@ def of(config: PretrainedConfig) -> Architecture:
     wrong = [
         f"{name} is {_shown(config, name)!r}, only {wanted!r} can be written"
         for name, wanted in found.fixed.items()
-        if _shown(config, name) != wanted
+        if (_shown(config, name) or False) != (wanted or False)
     ]
     if wrong:
         raise ExportError(f"{model}: GGUF's {found.name!r} computes something else: {'; '.join(wrong)}")
@@ -68,8 +71,7 @@ def metadata(config: PretrainedConfig, one: Architecture) -> tuple[dict[str, Val
             found[key] = value
     head = head_dim(config)
     found |= {"attention.key_length": head, "attention.value_length": head}
-    notes = _window(config, one, found)
-    _rope(config, one, found)
+    notes = [*_window(config, one, found), *_rope(config, one, found)]
     _layers(config, one)
     return found, notes
 
@@ -85,9 +87,9 @@ def rope(config: PretrainedConfig) -> Mapping[str, Any]:
     return dict(nested if isinstance(nested, dict) else found)
 
 
-def rotated(config: PretrainedConfig) -> int:
+def rotated(config: PretrainedConfig, one: Architecture) -> int:
     """How many dimensions of a head are rotated."""
-    share = rope(config).get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", None) or 1.0
+    share = float(rope(config).get("partial_rotary_factor") or 1.0) if one.partial else 1.0
     return int(head_dim(config) * share)
 
 
@@ -110,31 +112,39 @@ def _window(config: PretrainedConfig, one: Architecture, found: dict[str, Value]
     ]
 
 
-def _rope(config: PretrainedConfig, one: Architecture, found: dict[str, Value]) -> None:
+def _rope(config: PretrainedConfig, one: Architecture, found: dict[str, Value]) -> list[str]:
     told = rope(config)
     found["rope.freq_base"] = float(told.get("rope_theta", 10000.0))
-    found["rope.dimension_count"] = rotated(config)
+    found["rope.dimension_count"] = rotated(config, one)
     local = config.rope_parameters.get("sliding_attention") if one.name == "gemma3" else None
-    if local and float(local.get("rope_theta", GEMMA3_LOCAL)) != GEMMA3_LOCAL:
-        found["rope.freq_base_swa"] = float(local["rope_theta"])
+    if local:
+        _local(local, found)
     kind = told.get("rope_type", "default")
-    writer = _SCALINGS.get(kind)
-    if writer is None:
+    known = ("default", "linear", "yarn", *one.scalings)
+    if kind not in known:
         raise ExportError(
-            f"rope_type {kind!r} cannot be written to GGUF; it can be: {', '.join(sorted(_SCALINGS))}"
+            f"{one.model}: rope_type {kind!r} cannot be written to GGUF; it can be: {', '.join(known)}"
         )
-    writer(told, found)
+    writer = {"linear": _linear, "yarn": _yarn, "longrope": _longrope}.get(kind)
+    return writer(told, found) if writer else []
 
 
-def _plain(told: Mapping[str, Any], found: dict[str, Value]) -> None:
-    """Nothing to add: no scaling, or one that is written as a tensor of factors."""
+def _local(told: Mapping[str, Any], found: dict[str, Value]) -> None:
+    """Layers with a window. llama.cpp never scales their rotary embedding."""
+    if told.get("rope_type", "default") != "default":
+        raise ExportError(
+            f"gemma3: rope_type {told['rope_type']!r} of sliding layers cannot be written to GGUF"
+        )
+    if float(told.get("rope_theta", GEMMA3_LOCAL)) != GEMMA3_LOCAL:
+        found["rope.freq_base_swa"] = float(told["rope_theta"])
 
 
-def _linear(told: Mapping[str, Any], found: dict[str, Value]) -> None:
+def _linear(told: Mapping[str, Any], found: dict[str, Value]) -> list[str]:
     found |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(told["factor"])}
+    return []
 
 
-def _yarn(told: Mapping[str, Any], found: dict[str, Value]) -> None:
+def _yarn(told: Mapping[str, Any], found: dict[str, Value]) -> list[str]:
     unlike = {
         "beta_fast": 32.0,
         "beta_slow": 1.0,
@@ -150,9 +160,26 @@ def _yarn(told: Mapping[str, Any], found: dict[str, Value]) -> None:
         "rope.scaling.factor": float(told["factor"]),
         "rope.scaling.original_context_length": int(told["original_max_position_embeddings"]),
     }
+    return []
 
 
-_SCALINGS = {"default": _plain, "llama3": _plain, "longrope": _plain, "linear": _linear, "yarn": _yarn}
+def _longrope(told: Mapping[str, Any], found: dict[str, Value]) -> list[str]:
+    """Two sets of factors, which are tensors of the file. transformers takes the long ones for a text that is
+    longer than the original context, llama.cpp for every text as soon as the context may get longer: so the
+    file reads no further than the original context, where both take the short ones. LongRoPE:
+    https://arxiv.org/abs/2402.13753, whose scale of attention is section 3.3's."""
+    whole, original = int(found["context_length"]), int(told["original_max_position_embeddings"])
+    factor = float(told.get("factor") or whole / original)
+    usual = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    given = told.get("attention_factor")
+    found["rope.scaling.attn_factor"] = float(usual if given is None else given)
+    if whole <= original:
+        return []
+    found["context_length"] = original
+    return [
+        f"a text of more than {original} tokens changes how this model sees positions, which llama.cpp does"
+        f" not do within a conversation: num_ctx {original}"
+    ]
 
 
 def _layers(config: PretrainedConfig, one: Architecture) -> None:

@@ -181,7 +181,7 @@ def _frequencies(config: PretrainedConfig, one: Architecture) -> list[Tensor]:
     """Factors by which rotary frequencies are divided, where the model scales each otherwise."""
     told = architectures.rope(config)
     kind = told.get("rope_type", "default")
-    size = architectures.rotated(config) // 2
+    size = architectures.rotated(config, one) // 2
     if kind == "llama3":
         values = {"rope_freqs.weight": llama3(told, size)}
     elif kind == "longrope":

@@ -280,11 +280,11 @@ def _started(settings: Mapping[str, Any], log: IO[bytes], path: Path) -> tuple[s
 
 
 def _tail(log: IO[bytes]) -> str:
-    """The last lines that llama.cpp wrote: errors stand there."""
+    """What llama.cpp wrote about errors: the first two lines, which say why, and the last."""
     log.seek(0)
     lines = log.read().decode("utf-8", "replace").splitlines()
-    errors = [line for line in lines if " E " in line or "error" in line.lower()]
-    return "\n".join(f"  {line}" for line in (errors or lines)[-5:])
+    errors = [line for line in lines if " E " in line or "error" in line.lower()] or lines
+    return "\n".join(f"  {line}" for line in [*errors[:2], *errors[2:][-3:]])
 
 
 def _message(message: Message) -> dict[str, Any]:
