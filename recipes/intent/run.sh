@@ -15,4 +15,4 @@ cp "$data/test.json" "$work/data/test.json"
 printf '{"train": {"file_name": "train.json"}, "test": {"file_name": "test.json"}}\n' > "$work/data/dataset_info.json"
 
 luthier train "$here/sft.yaml" dataset_dir="$work/data" output_dir="$work/run"
-luthier eval "$work/run" --dataset test dataset_dir="$work/data" --shots 4
+luthier eval "$work/run" --dataset test dataset_dir="$work/data"
