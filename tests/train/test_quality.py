@@ -172,7 +172,7 @@ def test_what_is_measured_is_what_luthier_predict_says(tmp_path):
     )  # fmt: skip
     measured = json.loads((run / "eval_results.json").read_text())
     predicted = json.loads((run / "predict_results.json").read_text())
-    assert 0 < measured["eval_accuracy"] and len({e["eval_accuracy"] for e in evaluations(run)}) > 2
+    assert measured["eval_accuracy"] > 0 and len({e["eval_accuracy"] for e in evaluations(run)}) > 2
     for key in ("accuracy", "macro_f1", "outside_labels", "rouge-1", "rouge-2", "rouge-l", "bleu-4"):
         assert measured[f"eval_{key}"] == pytest.approx(predicted[f"predict_{key}"], abs=1e-6)
     assert not (run / "samples.jsonl").exists()
@@ -197,7 +197,7 @@ def test_no_way_of_training_is_disturbed(how, settings, tmp_path):
 
 def test_an_evaluation_that_was_left_out_is_made_once(answered, settings, tmp_path):
     """A run stopped during its evaluation saves without it; its continuation makes it, and is killed before
-    the next checkpoint. Whoever continues then starts from a checkpoint that knows less than samples.jsonl."""
+    the next checkpoint. Whoever goes on then starts from a checkpoint that knows less than samples.jsonl."""
     killed = tmp_path / "killed"
     as_if_killed(answered, killed, 4)
     before, file = (killed / f"checkpoint-{step}" / "trainer_state.json" for step in (2, 4))

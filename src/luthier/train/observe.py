@@ -264,7 +264,8 @@ def run_evaluation(
     if progress.since_eval_steps:
         record["window_loss"] = progress.since_eval_sum / progress.since_eval_steps
     progress.since_eval_sum, progress.since_eval_steps = 0.0, 0
-    write_log(session, record, **{key: value for key, value in out.items() if key in session.measures})
+    logged = session.measures if session.quality else course.headlines(session)
+    write_log(session, record, **{key: out[key] for key in logged if key in out})
     told = [f"{key.removeprefix('eval_')} {out[key]:.4f}" for key in course.headlines(session) if key in out]
     session.say(f"step {progress.global_step}: eval {'  '.join(told)}")
     if samples:
