@@ -9,4 +9,4 @@ here=$(dirname "$0")
 "$python" "$here/make_base.py" "$data" "$work"
 "$python" -m luthier train "$here/pt.yaml" model_name_or_path="$work/start" dataset_dir="$work/data" output_dir="$work/pt"
 "$python" -m luthier train "$here/sft.yaml" model_name_or_path="$work/pt" dataset_dir="$data" output_dir="$work/run"
-"$python" -m luthier predict "$work/run" --dataset eval dataset_dir="$data" max_new_tokens=8
+"$python" -m luthier eval "$work/run" --dataset eval dataset_dir="$data"

@@ -97,15 +97,18 @@ def test_no_table_of_data_sets(house: Path) -> None:
         ("saves/a/b", "the model saves/a/b does not exist"),
         ("empty", "empty has no config.json, so it is no model"),
         ("adapter", "adapter is an adapter, not a model"),
-        ("a/b.gguf", "is a GGUF file"),
     ],
 )
 def test_a_model_that_is_none(house: Path, model: str, expected: str) -> None:
-    if model.endswith(".gguf"):
-        (house / "a").mkdir()
-        (house / "a" / "b.gguf").write_text("")
     (problem,) = problems([f"model_name_or_path={model}"], "chat")
     assert problem.startswith("model_name_or_path: ") and expected in problem and " -> " in problem
+
+
+def test_a_gguf_file_is_talked_to_and_not_merged(house: Path) -> None:
+    (house / "b.gguf").write_text("")
+    assert load(["b.gguf"], "chat").model_name_or_path == "b.gguf"
+    (problem,) = problems(["b.gguf", "export_dir=out"], "export")
+    assert problem.startswith("b.gguf: b.gguf is a GGUF file, which can be talked to, not tuned")
 
 
 @pytest.mark.parametrize(
