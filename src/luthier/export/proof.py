@@ -60,13 +60,19 @@ def expected(model: PreTrainedModel, engine: Engine, cases: Sequence[Case], opti
 
 
 def prove(
-    file: Path, kind: str, cases: Sequence[Case], wanted: Expected, variables: dict[str, Any]
+    file: Path,
+    kind: str,
+    cases: Sequence[Case],
+    wanted: Expected,
+    variables: dict[str, Any],
+    lora: Path | None = None,
 ) -> dict[str, Any]:
     """Compare a GGUF file with what is `wanted`; "ok" says whether it is the same model.
 
-    variables: what the chat template was given besides the messages (enable_thinking).
+    variables: what the chat template was given besides the messages (enable_thinking) · lora: an adapter over
+    the file.
     """
-    with LlamaCpp(file, exact=True, slots=1) as opened:
+    with LlamaCpp(file, exact=True, slots=1, lora=lora) as opened:
         found: dict[str, Any] = {"file": file.name, "kind": kind, "cases": len(cases)}
         found["prompts"] = _prompts(opened, cases, variables)
         found["logits"] = _logits(opened, kind, cases, wanted)

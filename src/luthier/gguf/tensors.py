@@ -107,12 +107,12 @@ def _plain(
     weights: Weights, source: str, name: str, config: PretrainedConfig, one: Architecture, kind: str
 ) -> Tensor:
     shape = weights.shape(source)
-    change = _change(source, config, one)
+    moved = change(source, config, one)
     if shape[:1] == (1,) and len(shape) == 2 and "shared_expert_gate" in source:
         shape = shape[1:]
 
     def make() -> torch.Tensor:
-        value = change(weights.get(source))
+        value = moved(weights.get(source))
         return value.reshape(shape)
 
     # What is added or multiplied, and what chooses experts, stays exact; so llama.cpp expects it.
@@ -120,9 +120,10 @@ def _plain(
     return Tensor(name, shape, "f32" if exact else kind, make)
 
 
-def _change(
+def change(
     source: str, config: PretrainedConfig, one: Architecture
 ) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a weight's values become in GGUF. Rows are moved, or all is scaled, so B of a LoRA can be changed too."""
     part = source.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2]
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     if one.rotate and part in heads:

@@ -35,6 +35,8 @@ def _parameters(library: Any, settings: dict[str, Any]) -> Any:
     found.n_gpu_layers = settings["gpu_layers"]
     found.cpuparams.n_threads = found.cpuparams_batch.n_threads = settings["threads"]
     found.use_jinja = True
+    if settings["lora"]:
+        found.lora_adapters = [library.CommonAdapterLoraInfo(settings["lora"], 1.0)]
     if settings["exact"]:
         found.flash_attn_type = library.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         found.cache_type_k = found.cache_type_v = library.ggml_type.GGML_TYPE_F32

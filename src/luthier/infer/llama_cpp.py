@@ -50,9 +50,11 @@ class LlamaCpp:
         slots: int = SLOTS,
         threads: int = 0,
         exact: bool = False,
+        lora: str | Path | None = None,
     ) -> None:
         """context: 0 takes what the model was trained with · threads: 0 takes the cores · exact: float32 keys
-        and values and no flash attention, for comparing. Raises ModelError, MissingPackage."""
+        and values and no flash attention, for comparing · lora: an adapter as GGUF, laid over the model.
+        Raises ModelError, MissingPackage."""
         header = read.header(path)
         longest = int(header.metadata[f"{header.architecture}.context_length"])
         self.path = Path(path)
@@ -72,6 +74,7 @@ class LlamaCpp:
             "threads": threads or _cores(),
             "exact": exact,
             "gpu_layers": 0 if exact else -1,
+            "lora": None if lora is None else str(Path(lora).resolve()),
         }
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the process
         self._process, self._port = _started(settings, self._log, self.path)
