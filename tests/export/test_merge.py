@@ -210,8 +210,8 @@ def test_a_merge_that_differs_is_not_written(base, adapter, tmp_path, monkeypatc
 def test_a_file_that_differs_is_not_kept(base, adapter, tmp_path, monkeypatch):
     honest = merge._write
 
-    def damaged(work, merged, folder, dtype):
-        honest(work, merged, folder, dtype)
+    def damaged(work, folder, dtype):
+        honest(work, folder, dtype)
         file = folder / "model.safetensors"
         data = bytearray(file.read_bytes())
         data[-3] ^= 1

@@ -1,7 +1,9 @@
 """`luthier export`: merge adapters into their base, write the model, and prove that it is the same one.
 
-Everything is computed in float32. The directory appears whole, after what was written has been loaded again
-and compared with the adapter model on real prompts, or not at all.
+Everything is computed in float32. Kept are the adapter model's logits on real prompts, and of the merged
+model, which must have the same, the sha256 of each weight as it will be written; then it leaves memory. The
+files are made of the base's files, tensor by tensor. The directory appears whole, after what was written has
+been loaded again and compared, or not at all.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from luthier import __version__
 from luthier.config import Config, load
 from luthier.data.render import Renderer
 from luthier.errors import ExportError
-from luthier.export import modelfile, parity
+from luthier.export import merge_base, merge_stream, modelfile, parity
 from luthier.model import load as loading
 from luthier.model import machine, methods
-from luthier.runs import atomic, lock
+from luthier.model.methods.skeleton import Whole
+from luthier.runs import atomic, lock, space
 from luthier.streams import say
 
 if TYPE_CHECKING:
@@ -38,12 +41,18 @@ GIGABYTE = 10**9
 
 @dataclass
 class Work:
-    """One export in progress. expected: the adapter model's logits · report: what will be in export.json."""
+    """One export in progress.
+
+    bits: of the base that the adapter was trained on · merged: the model, for as long as it is in memory ·
+    expected: the adapter model's logits · report: what will be in export.json.
+    """
 
     config: Config
     tokenizer: PreTrainedTokenizerBase
     renderer: Renderer
     prompts: list[parity.Prompt]
+    bits: int | None = None
+    merged: PreTrainedModel | None = None
     expected: list[torch.Tensor] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
 
@@ -81,7 +90,7 @@ def _export(out: Path, config: Config, other: atomic.Other, started: float) -> N
     tokenizer = loading.tokenizer(config)
     renderer = Renderer.of(config, tokenizer)
     prompts, notes = parity.prompts(config, renderer)
-    work = Work(config, tokenizer, renderer, prompts)
+    work = Work(config, tokenizer, renderer, prompts, bits)
     work.report = {
         "luthier": __version__,
         "export_dir": str(out),
@@ -89,14 +98,14 @@ def _export(out: Path, config: Config, other: atomic.Other, started: float) -> N
         "adapters": list(config.adapter_name_or_path),
         "notes": [*renderer.notes, *notes],
     }
-    merged = _merged(work)
-    if bits is not None:
-        work.report["quantized_base"] = _quantized_distance(work, bits)
     dtype = _dtype(config)
+    _room(config, out, dtype)
+    if bits is not None:
+        work.report["quantized_base"] = merge_base.choices(config, bits, tokenizer, prompts)
+        work.report["notes"].append(merge_base.told(work.report["quantized_base"]))
+    work.merged = _merged(work)
     with atomic.directory(out, other=other) as folder:
-        _write(work, merged, folder, dtype)
-        del merged
-        gc.collect()
+        _write(work, folder, dtype)
         _verify(work, folder, dtype)
         work.report["seconds"] = round(time.monotonic() - started, 2)
         atomic.write_json(folder / REPORT, work.report)
@@ -119,6 +128,16 @@ def _refuse_occupied(out: Path, config: Config) -> None:
         )
 
 
+def _room(config: Config, out: Path, dtype: torch.dtype) -> None:
+    """Raise RunError before anything is loaded where the disk is too small; not for a hub's model."""
+    if not Path(str(config.model_name_or_path)).is_dir():
+        return
+    need = merge_stream.count(config) * dtype.itemsize
+    space.require(
+        space.padded([need]), out.parent, "export_dir", "free some space, or give a directory elsewhere"
+    )
+
+
 def _dtype(config: Config) -> torch.dtype:
     """`infer_dtype`, or the base's own."""
     if config.infer_dtype != "auto":
@@ -128,9 +147,8 @@ def _dtype(config: Config) -> torch.dtype:
 
 def _merged(work: Work) -> PreTrainedModel:
     """The merged model in float32, compared with the adapter model in memory."""
-    config = work.config
-    base = loading.model(config, torch.float32, training=False, tokenizer=work.tokenizer)
-    model = methods.prepare(base.to(_device(config)), config, training=False)
+    base = merge_base.load(work.config, work.bits, work.tokenizer)
+    model = methods.prepare(base.to(_device(work.config)), work.config, training=False)
     work.expected = parity.logits(model, work.prompts)
     merged = methods.merge(model)
     found = parity.differences(work.expected, parity.logits(merged, work.prompts))
@@ -143,31 +161,30 @@ def _device(config: Config) -> torch.device:
     return machine.device() if config.export_device == "auto" else torch.device("cpu")
 
 
-def _quantized_distance(work: Work, bits: int) -> dict[str, Any]:
-    """How far the exported model is from the one that was trained on the rounded (4- or 8-bit) base."""
-    config = work.config.replace(quantization_bit=bits)
-    base = loading.model(config, torch.float32, training=False, tokenizer=work.tokenizer)
-    trained = parity.logits(methods.prepare(base, config, training=False), work.prompts)
-    distance = {
-        "bits": bits,
-        "max_abs_difference": max(parity.differences(trained, work.expected)),
-        "mean_kl": parity.divergence(trained, work.expected),
-    }
-    work.report["notes"].append(
-        f"the adapter was trained on the base in {bits} bits and is merged into the base "
-        f"as it was before rounding: mean KL divergence {distance['mean_kl']:.2g} from what was trained"
-    )
-    return distance
-
-
-def _write(work: Work, merged: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+def _write(work: Work, folder: Path, dtype: torch.dtype) -> None:
+    """Everything that belongs to the model. Afterwards it is no longer in memory."""
+    merged, work.merged = work.merged, None
+    assert merged is not None
     _settle(merged, work)
     work.report["weights"] = parity.fingerprints(merged, dtype)
     work.report["parameters"] = sum(p.numel() for p in merged.parameters())
     work.report["dtype"] = str(dtype).removeprefix("torch.")
-    merged.to(dtype).save_pretrained(str(folder), max_shard_size=int(work.config.export_size * GIGABYTE))
-    work.tokenizer.save_pretrained(str(folder))
     longest = getattr(merged.config.get_text_config(), "max_position_embeddings", None)
+    largest = int(work.config.export_size * GIGABYTE)
+    try:
+        if work.report.get("quantized_base", {}).get("merged_into") == "quantized":
+            raise Whole("it is merged into dequantized weights, which no file has")
+        pieces = merge_stream.plan(merged, work.config, dtype)
+    except Whole as why:
+        work.report["notes"].append(f"the model was written from memory, not tensor by tensor: {why}")
+        merged.to(dtype).save_pretrained(str(folder), max_shard_size=largest)
+        del merged
+    else:
+        merge_stream.describe(merged, folder, dtype)
+        del merged
+        gc.collect()
+        merge_stream.write(pieces, folder, largest)
+    work.tokenizer.save_pretrained(str(folder))
     stops = [str(work.tokenizer.convert_ids_to_tokens(i)) for i in _stop_ids(work)]
     stops += work.renderer.stop_strings
     text = modelfile.text(stops, longest, work.config.system)

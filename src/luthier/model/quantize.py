@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,6 +52,18 @@ def settings(config: Config, dtype: torch.dtype) -> Any:
 
 def is_quantized(model: PreTrainedModel) -> bool:
     return getattr(model, "quantization_method", None) is not None
+
+
+def dequantized(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """By layer of a model as it was loaded: its name, and its rounded weight in float32 [out, in]."""
+    from bitsandbytes import functional
+
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if getattr(weight, "quant_state", None) is not None:
+            yield name, functional.dequantize_4bit(weight.data, weight.quant_state).float()
+        elif getattr(weight, "SCB", None) is not None:
+            yield name, functional.int8_vectorwise_dequant(weight.data, weight.SCB)
 
 
 def keep_layout(model: PreTrainedModel) -> None:

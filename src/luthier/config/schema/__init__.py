@@ -34,7 +34,7 @@ VERB_SECTIONS: dict[str, tuple[str, ...]] = {
 # What LLaMA-Factory and transformers do not have; every other key is theirs, with their meaning.
 OWN = frozenset(
     "hub cutoff_policy history prefix_sharing on_bad_rows bad_rows_limit micro_batch_tokens system "
-    "eval_generate_rows sample_replies format confirm_changes".split()
+    "eval_generate_rows sample_replies merge_into export_hub_private format confirm_changes".split()
 )
 KEYS: dict[str, Key] = {
     name: found for title, section in SECTIONS.items() for name, found in keys_of(section, title).items()

@@ -55,5 +55,6 @@ class Model:
         "huggingface",
         "Where names that are not local paths are looked up; USE_MODELSCOPE_HUB=1 means modelscope.",
         ("huggingface", "modelscope"),
+        aliases={"hf": "huggingface", "ms": "modelscope"},
         cosmetic=True,
     )

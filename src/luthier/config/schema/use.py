@@ -37,6 +37,16 @@ class Export:
     export_device: str = key(
         "cpu", "Where to merge; auto = on the accelerator.", ("cpu", "auto"), cosmetic=True
     )
+    merge_into: str = key(
+        "original",
+        "Of a base that was quantized for training: merge into its original weights, or into the rounded ones.",
+        ("original", "quantized"),
+        cosmetic=True,
+    )
+    export_hub_model_id: str | None = key(
+        None, "Upload what was exported under this name (owner/name) once it is proved.", cosmetic=True
+    )
+    export_hub_private: bool = key(True, "Whether the uploaded model is private at first.", cosmetic=True)
 
 
 @dataclass(frozen=True)

@@ -27,17 +27,17 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
+from peft.tuners import lora
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
 from luthier.errors import LuthierError, ModelError
-from luthier.model import files, fit, locate, trust
+from luthier.model import files, fit, locate, trust, vocabulary
 from luthier.model.methods import Method
 from luthier.model.names import not_found
 from luthier.model.quantize import is_quantized
 from luthier.model.seeds import seeded
-from luthier.model.vocabulary import grows
 from luthier.runs import atomic
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ BELOW = "luthier_below"
 START = "luthier_pissa_start"
 """Attribute of a model that trains PiSSA: its initial lora_A and lora_B, on the CPU, by parameter name."""
 SCALE = ("r", "lora_alpha", "use_rslora")
+MERGED_ALONE = (lora.Linear, lora.Embedding)
+"""Adapted layers whose merged weight depends on the layer's own weight alone."""
 OUTPUT_LAYERS = ("lm_head", "output_layer", "embed_out")
 
 
@@ -180,10 +182,17 @@ def _noted(path: Path, key: str, default: Any = None) -> Any:
 def _put(model: PreTrainedModel, path: Path, config: Config, trainable: bool) -> PreTrainedModel:
     scale = _noted(path, PISSA) if trainable else None
     with seeded(config.seed), _quiet(), _explained(path, config):
+        vocabulary.follow(model, path)
         fit.check(model, path, config)
         if scale is not None:
             return _resume_pissa(model, path, scale)
         return PeftModel.from_pretrained(model, str(path), adapter_name=NAME, is_trainable=trainable)
+
+
+def put_blank(model: PreTrainedModel, path: Path, config: Config) -> Any:
+    """Put an adapter on a model whose weights are not there yet; its own are, as the file has them."""
+    with _quiet(), _explained(path, config):
+        return PeftModel.from_pretrained(model, str(path), adapter_name=NAME, low_cpu_mem_usage=True)
 
 
 @contextmanager
@@ -207,6 +216,7 @@ def merge(model: PreTrainedModel) -> PreTrainedModel:
             "a quantized base cannot take an adapter in exactly. Load the base without quantization_bit and "
             "merge into that"
         )
+    _untie(model)
     try:
         for layer in [m for m in model.modules() if isinstance(m, LoraLayer)]:
             weight = layer.get_base_layer().weight
@@ -218,7 +228,18 @@ def merge(model: PreTrainedModel) -> PreTrainedModel:
             merged: PreTrainedModel = model.merge_and_unload()
     except ValueError as error:
         raise ModelError(f"the adapter cannot be merged: {error}") from error
-    return merged
+    return vocabulary.settle_ties(merged)
+
+
+def _untie(model: PreTrainedModel) -> None:
+    """Give tied ends matrices of their own where an adapter is on one of them, or each has another.
+
+    Merged into the one matrix, a low-rank change of either end would be in both.
+    """
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    if any(isinstance(end, LoraLayer) for end in ends) and _tied(model):
+        head = ends[1].get_base_layer() if isinstance(ends[1], LoraLayer) else ends[1]
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
 
 
 LORA = Method(attach, save, load, merge, quantized=True)
@@ -272,7 +293,7 @@ def _additional(model: PreTrainedModel, config: Config) -> list[str]:
     if missing:
         short = {name.rpartition(".")[2] for name in owners}
         raise ModelError("\n".join(not_found("additional_target", word, short) for word in missing))
-    if not wanted and grows(config):
+    if not wanted and vocabulary.grows(config):
         return sorted({name.rpartition(".")[2] for name in _embedding_names(model)})
     return sorted(wanted)
 
