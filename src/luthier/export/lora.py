@@ -1,8 +1,8 @@
 """A LoRA adapter as GGUF, to be laid over its base by llama.cpp or Ollama (ADAPTER in a Modelfile).
 
 W + s·B·A with s = alpha / r: the rows of B are put where the rows of W go in GGUF, A stays as it is. GGUF
-keeps one alpha for all tensors, so where modules differ in s the rest of it is multiplied into B. What no such
-file can say is refused by name.
+keeps one alpha for all tensors, so where modules differ in s the rest of it is multiplied into B. What no
+such file can say is refused by name.
 """
 
 from __future__ import annotations

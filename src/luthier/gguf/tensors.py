@@ -123,7 +123,7 @@ def _plain(
 def change(
     source: str, config: PretrainedConfig, one: Architecture
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What a weight's values become in GGUF. Rows are moved, or all is scaled, so B of a LoRA can be changed too."""
+    """What a weight's values become in GGUF: rows are moved, or all is scaled, so B of a LoRA fits, too."""
     part = source.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2]
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     if one.rotate and part in heads:
