@@ -1,4 +1,4 @@
-"""Merging tensor by tensor: adapters as PEFT itself writes them, and what PEFT's own merge does to some of them."""
+"""Merging tensor by tensor: adapters as PEFT itself writes them, and what PEFT's own merge does to some."""
 
 import json
 
@@ -19,7 +19,7 @@ IDS = torch.tensor([[2, 40, 41, 42, 43, 44, 60, 61, 5, 6, 7, 350]])
 
 
 def adapter(base, folder, rows=None, **keys):
-    """A PEFT adapter on `base` with large random values, written by PEFT; `rows`: tokens it was trained with."""
+    """An adapter of PEFT's own with large random values; `rows`: tokens that it was trained with."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if rows:
         with torch.random.fork_rng():
@@ -49,7 +49,7 @@ def export(base, folder, out, **keys):
 
 
 def difference(base, folder, out, rows=None):
-    """The largest difference of the adapter model's logits from those of the exported one, without luthier."""
+    """Seen without luthier: the largest difference of the adapter model's and the exported one's logits."""
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if rows:
         plain.resize_token_embeddings(rows, mean_resizing=False)
@@ -106,7 +106,7 @@ def test_pefts_own_merge_of_tied_matrices_is_wrong_and_ours_is_not(target, least
 
 def test_dora_on_a_bfloat16_base_is_computed_in_float32(tmp_path):
     """PEFT in the base's own numbers is off by far more than the one rounding at the end."""
-    base = tiny.make_model(tmp_path / "base", "llama", dtype="bfloat16")
+    base = tiny.make_model(tmp_path / "base", "llama", dtype="bfloat16", initializer_range=0.2)
     folder = adapter(base, tmp_path / "adapter", target_modules=LINEAR, use_dora=True)
     report = export(base, folder, tmp_path / "out", infer_dtype="float32")
     assert report["merge_max_abs_difference"] <= 1e-4
@@ -115,7 +115,7 @@ def test_dora_on_a_bfloat16_base_is_computed_in_float32(tmp_path):
     merged = PeftModel.from_pretrained(half, str(folder)).merge_and_unload().float().eval()
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     with torch.no_grad():
-        assert (merged(IDS).logits - exported(IDS).logits).abs().max() > 1e-3
+        assert (merged(IDS).logits - exported(IDS).logits).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["two matrices", "tied"])
