@@ -187,8 +187,9 @@ def _write(work: Work, folder: Path, dtype: torch.dtype) -> None:
     work.tokenizer.save_pretrained(str(folder))
     stops = [str(work.tokenizer.convert_ids_to_tokens(i)) for i in _stop_ids(work)]
     stops += work.renderer.stop_strings
-    text = modelfile.text(stops, longest, work.config.system)
-    atomic.write_text(folder / "Modelfile", text)
+    reads = modelfile.context(None, longest)
+    made = modelfile.Modelfile(".", stops, reads, longest=longest, system=work.config.system or "")
+    atomic.write_text(folder / "Modelfile", made.text())
 
 
 def _settle(model: PreTrainedModel, work: Work) -> None:
