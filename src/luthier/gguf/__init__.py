@@ -26,31 +26,33 @@ def convert(
     model, tokenizer or pre-tokenizer that GGUF cannot say, RunError where the disk has too little room.
     """
     say = say or to_stderr
-    config = _config(folder)
+    config = settings(folder)
     one = architectures.of(config)
     numbers, notes = architectures.metadata(config, one)
     weights = tensors.Weights(folder)
-    words = vocabulary.fields(folder, int(weights.shape("model.embed_tokens.weight")[0]), template)
+    words = vocabulary.read(folder, int(weights.shape("model.embed_tokens.weight")[0]), template)
     fields: dict[str, Any] = {
-        "general.name": _name(folder, words["tokenizer.ggml.tokens"]),
+        "general.name": _name(folder.name, words.strips),
         "general.file_type": write.FILE_TYPE[dtype],
         "general.quantization_version": 2,
         **{f"{one.name}.{key}": value for key, value in numbers.items()},
-        **words,
+        **words.fields,
     }
-    for note in notes:
+    for note in (*notes, *words.notes):
         say(f"note: {note}")
     write.write(out, one.name, fields, tensors.plan(weights, config, one, dtype), say)
     return out
 
 
-def _name(folder: Path, tokens: list[str]) -> str:
-    """llama.cpp gives models whose name says phi-3 rules about tokens, and fails where these are missing."""
-    named = folder.name.lower()
-    return "model" if ("phi3" in named or "phi-3" in named) and "</s>" not in tokens else folder.name
+def _name(name: str, strips: bool) -> str:
+    """A name that makes llama.cpp treat blanks after special tokens as the tokenizer does."""
+    if vocabulary.strips(name) == strips:
+        return name
+    return f"{name} (phi-3)" if strips else "model"
 
 
-def _config(folder: Path) -> Any:
+def settings(folder: Path) -> Any:
+    """The configuration of the language model in `folder`."""
     from luthier.config import Config
     from luthier.model import load as loading
 

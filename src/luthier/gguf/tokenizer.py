@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.errors import ModelError
-from luthier.gguf import vocabulary
+from luthier.gguf import pretokenizers, vocabulary
 from luthier.gguf.read import Header, header
-from luthier.gguf.vocabulary import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED
+from luthier.gguf.vocabulary import BYTE, CONTROL, PHI3, UNKNOWN, UNUSED, USER_DEFINED
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -56,8 +56,9 @@ def core(head: Header, where: str) -> Tokenizer:
             f"{where}: its tokenizer ({told.get('tokenizer.ggml.model')}) cannot be rebuilt here"
         )
     made = maker(told, tokens, types, where)
+    strips = vocabulary.strips(str(told.get("general.name")))
     extra = [
-        AddedToken(text, special=kind != USER_DEFINED, normalized=False)
+        AddedToken(text, special=kind != USER_DEFINED, normalized=False, rstrip=strips and text not in PHI3)
         for text, kind in zip(tokens, types, strict=True)
         if kind in (CONTROL, USER_DEFINED, UNKNOWN)
     ]
@@ -70,9 +71,9 @@ def _bytes(told: Any, tokens: Sequence[str], types: Sequence[int], where: str) -
     from tokenizers import Tokenizer, decoders, models
 
     name = told.get("tokenizer.ggml.pre")
-    row = next((row for row in vocabulary.rows() if row["name"] == name), None)
+    row = pretokenizers.row(name)
     if row is None:
-        known = ", ".join(dict.fromkeys(row["name"] for row in vocabulary.rows()))
+        known = ", ".join(dict.fromkeys(row["name"] for row in pretokenizers.rows()))
         raise ModelError(f"{where}: its pre-tokenizer {name!r} is none of those known here: {known}")
     merges = [_pair(merge) for merge in told.get("tokenizer.ggml.merges") or []]
     model = models.BPE(_ids(tokens), merges, ignore_merges=bool(row.get("ignore_merges")))

@@ -1,69 +1,61 @@
 """The tokenizer as GGUF's metadata: tokens, their types, merges or scores, and the ids with a meaning.
 
-llama.cpp cuts text before merging by rules that it has built in, each under a name; which of them a
-tokenizer follows is recognised from its own regular expressions. A tokenizer that follows none is refused:
-under a wrong name the file would load, and read other tokens than training did.
+What llama.cpp would read otherwise than training did is refused, or said in a note where only rare texts are
+concerned; the proof after an export tells whether the user's own are.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from luthier.errors import ExportError
+from luthier.gguf import pretokenizers, sentencepiece
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of tokens, `LLAMA_TOKEN_TYPE_*`."""
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_NEVER = -1e9  # score of a token that no merge makes
-_HARMLESS = {"NFC"}  # normalizers that leave nearly every text alone
+PHI3 = {"<unk>", "<s>", "<|endoftext|>"}
+"""In a model whose name says Phi-3 llama.cpp lets all special tokens but these take the blanks after them."""
 
 
-def fields(folder: Path, rows: int, template: str | None) -> dict[str, Any]:
-    """All `tokenizer.*` metadata. rows: of the embedding; ids beyond the vocabulary are filled up as unused.
+@dataclass(frozen=True)
+class Vocabulary:
+    """fields: all `tokenizer.*` metadata · notes: what llama.cpp reads otherwise than the tokenizer · strips:
+    special tokens take the blanks after them, as those of Phi-3 do."""
+
+    fields: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    strips: bool = False
+
+
+def read(folder: Path, rows: int, template: str | None) -> Vocabulary:
+    """The tokenizer in `folder`. rows: of the embedding; ids beyond the vocabulary are filled up as unused.
 
     template: the chat template, else the one that lies with the tokenizer. Raises ExportError.
     """
     told = _read(folder / "tokenizer.json")
     config = _read(folder / "tokenizer_config.json", needed=False)
-    model = told["model"]
-    if model.get("type") != "BPE":
-        raise ExportError(
-            f"tokenizer.json: a {model.get('type')} tokenizer cannot be written to GGUF, only BPE"
-        )
+    _usual(told)
     tokens, types = _tokens(told, rows)
     ids = {token: i for i, token in enumerate(tokens)}
     found: dict[str, Any] = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}
-    pieces = _pieces(told.get("pre_tokenizer"))
-    found |= (
-        _bytes(told, pieces) if any(p.startswith("bytes") for p in pieces) else _sentencepiece(told, tokens)
-    )
-    found |= _special(folder, config, told, ids)
-    written = template if template is not None else _template(folder, config)
-    if written:
-        found["tokenizer.chat_template"] = written
-    return found
+    byte_level = "ByteLevel" in sentencepiece.types(told.get("pre_tokenizer"))
+    more, notes = _byte_level(told) if byte_level else sentencepiece.fields(told, tokens, types)
+    chat = template if template is not None else _template(folder, config)
+    found |= more | _ends(folder, config, ids) | ({"tokenizer.chat_template": chat} if chat else {})
+    notes += _begin(found, told, chat, ids)
+    strips, said = _strips(told, ids)
+    return Vocabulary(found, (*notes, *said), strips)
 
 
-def pre_tokenizer(told: Mapping[str, Any]) -> str:
-    """`tokenizer.ggml.pre` of a byte-level tokenizer.json. Raises ExportError where there is none."""
-    pieces = _pieces(told.get("pre_tokenizer"))
-    ignores = bool(told["model"].get("ignore_merges"))
-    for row in rows():
-        if row["pieces"] == pieces and row.get("ignore_merges", ignores) == ignores:
-            return str(row["name"])
-    known = ", ".join(dict.fromkeys(row["name"] for row in rows()))
-    raise ExportError(
-        f"tokenizer.json: llama.cpp has no pre-tokenizer that cuts as {' + '.join(pieces) or 'none'}; it is"
-        f" none of {known}. --to hf keeps this tokenizer as it is"
-    )
+def strips(name: str) -> bool:
+    """Whether llama.cpp takes a model of this name for a Phi-3 (see PHI3)."""
+    return "phi3" in name.lower() or "phi-3" in name.lower()
 
 
 def _read(path: Path, needed: bool = True) -> dict[str, Any]:
@@ -78,6 +70,20 @@ def _read(path: Path, needed: bool = True) -> dict[str, Any]:
     except ValueError as error:
         raise ExportError(f"{path}: is no JSON ({error})") from error
     return loaded
+
+
+def _usual(told: Mapping[str, Any]) -> None:
+    """Raise ExportError unless it is BPE and merges as llama.cpp does."""
+    model = told.get("model") or {}
+    if model.get("type") != "BPE":
+        raise ExportError(
+            f"tokenizer.json: a {model.get('type')} tokenizer cannot be written to GGUF, only BPE"
+        )
+    strange = [
+        name for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(name)
+    ]
+    if strange:
+        raise ExportError(f"tokenizer.json: llama.cpp merges without {', '.join(strange)}")
 
 
 def _tokens(told: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
@@ -111,79 +117,28 @@ def _tokens(told: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
     return [texts[i] for i in range(rows)], [types[i] for i in range(rows)]
 
 
-def _pieces(told: Mapping[str, Any] | None) -> list[str]:
-    """A pre-tokenizer in the words of pretokenizers.yaml; what has no word there is given by its type."""
-    if told is None:
-        return []
-    kind = told["type"]
-    if kind == "Sequence":
-        return [piece for one in told["pretokenizers"] for piece in _pieces(one)]
-    if kind == "Split" and told.get("behavior") == "Isolated" and not told.get("invert"):
-        pattern = told["pattern"]
-        return [f"split {pattern['Regex']}" if "Regex" in pattern else f"string {pattern.get('String')}"]
-    if kind == "Digits" and told.get("individual_digits"):
-        return ["digits"]
-    if kind == "ByteLevel" and not told.get("add_prefix_space"):
-        return ["bytes gpt2" if told.get("use_regex", True) else "bytes"]
-    return [kind]
-
-
-def _bytes(told: Mapping[str, Any], pieces: Sequence[str]) -> dict[str, Any]:
+def _byte_level(told: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Byte-level BPE, which GGUF calls gpt2."""
-    normalizer = (told.get("normalizer") or {}).get("type")
-    if normalizer is not None and normalizer not in _HARMLESS:
-        raise ExportError(f"tokenizer.json: llama.cpp does not normalise text by {normalizer}")
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in told["model"]["merges"]]
+    normalizers = set(sentencepiece.types(told.get("normalizer"))) - {"Sequence"}
+    if normalizers - {"NFC"}:
+        raise ExportError(
+            f"tokenizer.json: llama.cpp does not normalise text by {', '.join(sorted(normalizers))}"
+        )
+    pre, notes = pretokenizers.named(told)
+    if normalizers:
+        notes.append(
+            "the tokenizer joins accents to their letters (NFC), llama.cpp reads them as they come; in"
+            " nearly every text they are"
+        )
+    merges = [" ".join(pair) for pair in pretokenizers.pairs(told)]
     return {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": pre_tokenizer(told),
+        "tokenizer.ggml.pre": pre,
         "tokenizer.ggml.merges": merges,
-    }
+    }, notes
 
 
-def _sentencepiece(told: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, Any]:
-    """SentencePiece BPE, which GGUF calls llama: pieces are joined by the score of what they make.
-
-    A fast tokenizer has no scores but the rank of each merge, and ranks follow the scores.
-    """
-    model = told["model"]
-    if not model.get("byte_fallback"):
-        raise ExportError(
-            "tokenizer.json: neither byte-level nor SentencePiece with bytes: GGUF has no such tokenizer"
-        )
-    best: dict[str, int] = {}
-    for rank, pair in enumerate(model["merges"]):
-        left, right = pair.split(" ", 1) if isinstance(pair, str) else pair
-        best.setdefault(left + right, rank)
-    kinds = set(_types(told.get("normalizer"))) | set(_types(told.get("pre_tokenizer")))
-    strange = kinds - {"Prepend", "Replace", "Metaspace", "Sequence", "Split", "NFC"}
-    if strange:
-        raise ExportError(f"tokenizer.json: SentencePiece in llama.cpp has no {', '.join(sorted(strange))}")
-    return {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.pre": "default",
-        "tokenizer.ggml.scores": [float(-best[text]) if text in best else _NEVER for text in tokens],
-        "tokenizer.ggml.add_space_prefix": "Prepend" in kinds or _prepends(told.get("pre_tokenizer")),
-    }
-
-
-def _types(told: Mapping[str, Any] | None) -> list[str]:
-    if told is None:
-        return []
-    inner = [*(told.get("normalizers") or []), *(told.get("pretokenizers") or [])]
-    return [told["type"], *(kind for one in inner for kind in _types(one))]
-
-
-def _prepends(told: Mapping[str, Any] | None) -> bool:
-    if told is None:
-        return False
-    own = told["type"] == "Metaspace" and told.get("prepend_scheme", "always") != "never"
-    return own or any(_prepends(one) for one in told.get("pretokenizers") or [])
-
-
-def _special(
-    folder: Path, config: Mapping[str, Any], told: Mapping[str, Any], ids: Mapping[str, int]
-) -> dict[str, Any]:
+def _ends(folder: Path, config: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, Any]:
     """Ids of the tokens with a meaning. What ends a turn must be eos, eot or eom, or nothing ends it."""
     found: dict[str, Any] = {}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
@@ -193,33 +148,82 @@ def _special(
             found[f"tokenizer.ggml.{key}_token_id"] = ids[text]
     ends = _read(folder / "generation_config.json", needed=False).get("eos_token_id")
     ends = [ends] if isinstance(ends, int) else list(ends or [])
-    found.setdefault("tokenizer.ggml.eos_token_id", ends[0] if ends else None)
-    others = [end for end in ends if end != found["tokenizer.ggml.eos_token_id"]]
+    if ends:
+        found.setdefault("tokenizer.ggml.eos_token_id", ends[0])
+    end = found.get("tokenizer.ggml.eos_token_id")
+    if end is None:
+        raise ExportError(
+            f"{folder}: names no token that ends a text, and llama.cpp would take one by its number -> set"
+            " eos_token in tokenizer_config.json"
+        )
+    others = [one for one in ends if one != end]
     if len(others) > 2:
         raise ExportError(f"generation_config.json: GGUF has room for three end tokens, not for {len(ends)}")
-    found |= {f"tokenizer.ggml.{key}_token_id": end for key, end in zip(("eot", "eom"), others, strict=False)}
-    begins, ended = _around(told.get("post_processor"))
-    found |= {
-        "tokenizer.ggml.add_bos_token": begins is not None,
-        "tokenizer.ggml.add_eos_token": ended is not None,
+    return found | {
+        f"tokenizer.ggml.{key}_token_id": one for key, one in zip(("eot", "eom"), others, strict=False)
     }
-    if begins in ids:
-        found["tokenizer.ggml.bos_token_id"] = ids[str(begins)]
-    return {key: value for key, value in found.items() if value is not None}
 
 
-def _around(told: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
+def _begin(
+    found: dict[str, Any], told: Mapping[str, Any], chat: str | None, ids: Mapping[str, int]
+) -> list[str]:
+    """What llama.cpp puts before each text by itself, added to `found`; and notes.
+
+    A chat prompt is given that token, too (once, if its template writes it), so it must not be where the
+    template leaves it out. After a text nothing is put: it would stand between a prompt and its answer.
+    """
+    key = "tokenizer.ggml.bos_token_id"
+    before, after = _around(told.get("post_processor"))
+    notes = []
+    if len(before) == 1:
+        found[key] = ids[before[0]]
+    written = chat is None or "bos_token" in chat or any(text in chat for text in before)
+    adds = len(before) == 1 and written
+    if before and not adds:
+        notes.append(f"llama.cpp leaves out {' '.join(before)} where it is given a text that is no chat")
+    if after:
+        notes.append(f"llama.cpp leaves out {' '.join(after)}, which the tokenizer puts after each text")
+    if key not in found and chat is not None and "bos_token" in chat:
+        notes.append("the chat template says bos_token, which this tokenizer has not")
+    # Without one llama.cpp takes token 11, whatever that is, for the beginning of a text.
+    found.setdefault(key, found["tokenizer.ggml.eos_token_id"])
+    found |= {"tokenizer.ggml.add_bos_token": adds, "tokenizer.ggml.add_eos_token": False}
+    return notes
+
+
+def _around(told: Mapping[str, Any] | None) -> tuple[list[str], list[str]]:
     """The tokens that the tokenizer itself puts before and after each text."""
     if told is None:
-        return None, None
+        return [], []
     if told["type"] == "Sequence":
         pairs = [_around(one) for one in told["processors"]]
-        return next((b for b, _ in pairs if b), None), next((e for _, e in pairs if e), None)
+        return next((b for b, _ in pairs if b), []), next((e for _, e in pairs if e), [])
     if told["type"] != "TemplateProcessing":
-        return None, None
-    single = [("SpecialToken" in part and part["SpecialToken"]["id"]) or None for part in told["single"]]
+        return [], []
     place = next((i for i, part in enumerate(told["single"]) if "Sequence" in part), 0)
-    return next((t for t in single[:place] if t), None), next((t for t in single[place:] if t), None)
+    texts = [
+        [part["SpecialToken"]["id"] for part in side if "SpecialToken" in part]
+        for side in (told["single"][:place], told["single"][place:])
+    ]
+    return texts[0], texts[1]
+
+
+def _strips(told: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[bool, list[str]]:
+    """Whether special tokens take the blanks after them as Phi-3's do; and notes on those that differ."""
+    added = told.get("added_tokens") or []
+    strips = any(one.get("rstrip") for one in added) and ids.keys() >= PHI3 | {"</s>"}
+    other = [
+        one["content"]
+        for one in added
+        if one.get("lstrip")
+        or one.get("single_word")
+        or bool(one.get("rstrip")) != (strips and one["content"] not in PHI3)
+    ]
+    if not other:
+        return strips, []
+    return strips, [
+        f"llama.cpp takes the blanks around {', '.join(map(repr, other[:5]))} otherwise than the tokenizer"
+    ]
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
@@ -228,10 +232,3 @@ def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
         return file.read_text("utf-8")
     found = config.get("chat_template")
     return found if isinstance(found, str) else None
-
-
-@functools.cache
-def rows() -> list[dict[str, Any]]:
-    text = files("luthier.gguf").joinpath("pretokenizers.yaml").read_text("utf-8")
-    loaded: list[dict[str, Any]] = yaml.safe_load(text)
-    return loaded
