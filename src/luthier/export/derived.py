@@ -54,6 +54,8 @@ def find(renderer: Renderer, asked: Sequence[Case], begin: str = "") -> Found:
         parts = _parts(renderer, begin)
     except (TemplateError, ValueError) as error:
         return Found(None, 0, tuple((case.source, f"nothing can be derived: {error}") for case in asked))
+    if not any(case.tools for case in asked) and _describes_tools(renderer):
+        return Found(None, 0, (("tools", "they are described in words that Go cannot put together"),))
     best: Found | None = None
     for text in _candidates(parts):
         found = _verified(text, asked, begin)
@@ -63,6 +65,16 @@ def find(renderer: Renderer, asked: Sequence[Case], begin: str = "") -> Found:
             best = found
     assert best is not None, "there is always a candidate"
     return best
+
+
+def _describes_tools(renderer: Renderer) -> bool:
+    """Whether the template has a place for tools, which a Go template without them would take from Ollama."""
+    function = {"name": "f", "description": "", "parameters": {"type": "object", "properties": {}}}
+    try:
+        renderer.prompt_text([Message("user", "?")], [{"type": "function", "function": function}])
+    except TemplateError:
+        return False
+    return True
 
 
 # What is written around each turn

@@ -40,7 +40,7 @@ _CANNOT = {
     "fan_in_fan_out": "its base keeps weights the other way round",
 }
 """Settings of PEFT's LoRA that GGUF has no word for."""
-_INSTEAD = "--to gguf merges it, which is exact"
+_INSTEAD = "--to gguf merges it"
 
 
 @dataclass(frozen=True)

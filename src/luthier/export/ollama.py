@@ -31,7 +31,7 @@ ASKED = 16
 """Prompts that Ollama answers, evenly from all that the file was proved on."""
 LEAST = 0.75
 """Of the answers that llama.cpp gave as trained, the share that Ollama must give, too. It computes with other
-settings (flash attention, float16 keys and values), so a few may part; under a wrong template nearly all do."""
+settings (flash attention, float16 keys and values), so a few may part; under a wrong template most do."""
 _NAME = re.compile(r"(?!-)[\w.-]+(/[\w.-]+){0,2}(:[\w.-]+)?")
 _WAIT = 600.0  # seconds for one answer, which includes loading the model
 _LARGEST = 1 << 24  # bytes of a reply
@@ -43,7 +43,7 @@ class Served:
     """What a Modelfile is for.
 
     modelfile: its path · asked: prompts · answers: the trained model's, as text, of `tokens` tokens at most ·
-    share: of them that llama.cpp gave with this file · thinking: what the template was told (enable_thinking).
+    share: of them that llama.cpp gave with this file · thinking: enable_thinking, if it is said.
     """
 
     modelfile: Path
@@ -69,23 +69,27 @@ def commands(modelfile: Path, name: str) -> list[str]:
 
 
 def create(name: str, served: Served) -> dict[str, Any]:
-    """Import and ask; what came of it, for parity.json.
-
-    "created": whether Ollama has the model now · "commands": what is left to do where it has not, with "why".
-    Raises ExportError where `ollama create` fails.
-    """
+    """Import and ask; what came of it, for parity.json: "ok", "created" (whether Ollama has the model now) or
+    "why" not, "problems", and how many of the answers "asked" for are the "same"."""
     program, address = shutil.which("ollama"), server(os.environ.get("OLLAMA_HOST", ""))
-    why = ""
+    found = {"name": name, "created": False, "ok": True, "problems": list[str]()}
     if program is None:
-        why = "ollama is not installed here"
-    elif address is None:
-        why = "OLLAMA_HOST is another machine, which is left to you"
-    if program is None or address is None:
-        return {"name": name, "created": False, "why": why, "commands": commands(served.modelfile, name)}
+        return {**found, "why": "ollama is not installed here"}
+    if address is None:
+        return {**found, "why": "OLLAMA_HOST is another machine, which is left to you"}
+    try:
+        _create(program, name, served.modelfile)
+        found["created"] = True
+        return {**found, **_compared(name, served, address)}
+    except ExportError as error:
+        return {**found, "ok": False, "problems": [str(error)]}
+
+
+def _create(program: str, name: str, modelfile: Path) -> None:
     say(f"ollama create {name}")
     done = subprocess.run(
-        [program, "create", name, "-f", served.modelfile.name],
-        cwd=served.modelfile.parent,
+        [program, "create", name, "-f", modelfile.name],
+        cwd=modelfile.parent,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -94,11 +98,9 @@ def create(name: str, served: Served) -> dict[str, Any]:
     if done.returncode:
         told = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise ExportError(
-            f"ollama create {name} failed: {told[-1] if told else f'exit status {done.returncode}'}\n"
-            f"The files are in {served.modelfile.parent}; is `ollama serve` running? Then: "
-            + commands(served.modelfile, name)[0]
+            f"ollama create {name} failed: {told[-1] if told else f'exit status {done.returncode}'}"
+            " (is `ollama serve` running?)"
         )
-    return {"name": name, "created": True, **_compared(name, served, address)}
 
 
 def server(host: str) -> tuple[str, int] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from luthier import __version__, gguf
 from luthier.config import Config
 from luthier.errors import ExportError, MissingPackage
-from luthier.export import gate, importance, merge, mixtures, modelfile, proof, quantize
+from luthier.export import (
+    gate,
+    importance,
+    merge,
+    mixtures,
+    ollama,
+    places,
+    proof,
+    quantize,
+    serving,
+)
 from luthier.export.cases import cases
 from luthier.runs import atomic
 from luthier.streams import say
@@ -29,13 +38,16 @@ _FAILED = ".failed"
 @dataclass(frozen=True)
 class Order:
     """targets: of `cli.TARGETS` · kinds: of GGUF · weigh: with an importance matrix · gate: what the task's
-    metric may lose, such as "accuracy -1%", on `gate_dataset` or the rows that the run held out."""
+    metric may lose, such as "accuracy -1%", on `gate_dataset` or the rows that the run held out · create: the
+    name under which Ollama imports the best file · install: a program of `places.PLACES` that gets it."""
 
     targets: tuple[str, ...]
     kinds: tuple[str, ...] = ("f16",)
     weigh: bool = False
     gate: str | None = None
     gate_dataset: str | None = None
+    create: str | None = None
+    install: str | None = None
 
 
 def ship(config: Config, order: Order) -> dict[str, Any]:
@@ -49,6 +61,10 @@ def ship(config: Config, order: Order) -> dict[str, Any]:
         mixtures.check(kind, order.weigh)
     if order.gate is not None:
         gate.parse(order.gate)
+    if order.create is not None:
+        ollama.check(order.create)
+    if "lora-gguf" in order.targets:
+        serving.adapter(config)
     out = Path(str(config.export_dir))
     began = time.monotonic()
     if "hf" in order.targets:
@@ -62,16 +78,18 @@ def ship(config: Config, order: Order) -> dict[str, Any]:
     parity |= {
         "luthier": __version__,
         "merge_max_abs_difference": told["merge_max_abs_difference"],
-        "ok": all(one["ok"] for one in parity["files"]),
+        "ok": all(one["ok"] for one in parity["files"])
+        and parity.get("ollama", {}).get("create", {}).get("ok", True),
         "seconds": round(time.monotonic() - began, 2),
     }
     atomic.write_json(out / PARITY, parity)
-    files = [str(out / one["file"]) for one in parity["files"]]
-    return {
-        "files": [*files, *([str(out / "hf")] if "hf" in order.targets else [])],
-        "parity": parity,
-        "gate": gated,
-    }
+    files = [str(out / name) for one in parity["files"] for name in (one["file"], one.get("base")) if name]
+    files += [str(out / "hf")] if "hf" in order.targets else []
+    if order.install is not None and "ollama" in parity:
+        best = out / parity["ollama"]["file"]
+        files.append(str(places.install(order.install, best, _name(config))))
+    result = {"files": list(dict.fromkeys(files)), "parity": parity, "gate": gated}
+    return {**result, "next": serving.commands(config, out, order.targets, result)}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -92,14 +110,29 @@ def table(result: dict[str, Any]) -> str:
         lines += [f"    {problem}" for problem in one["problems"][:5]]
     lines += [f"note: {note}" for note in parity["notes"]]
     lines += gate.table(result["gate"])
+    lines += _imported(parity.get("ollama", {}).get("create"))
     lines += ["", *(f"written: {place}" for place in result["files"])]
     chosen = [one for one in result["gate"] if one["recommended"]] or [
         one for one in parity["files"] if one["ok"]
     ]
-    best = next((one["file"] for one in chosen), None)
-    if best:
-        lines.append(f"Go on:  luthier chat {Path(result['files'][0]).parent / best}")
+    best = next((one["file"] for one in chosen if "base" not in one), None)
+    next_ = [f"luthier chat {Path(result['files'][0]).parent / best}"] if best else []
+    lines += [f"{'' if i else 'Go on:':<7} {command}" for i, command in enumerate([*next_, *result["next"]])]
     return "\n".join(lines)
+
+
+def _imported(told: dict[str, Any] | None) -> list[str]:
+    """What Ollama made of it."""
+    if told is None:
+        return []
+    if not told["created"] and told["ok"]:
+        return [f"note: not imported, because {told['why']}"]
+    asked = (
+        f"ollama {told['name']}: {told['same']} of {told['asked']} answers as trained"
+        if "same" in told
+        else ""
+    )
+    return [*([asked] if asked else []), *(f"    {problem}" for problem in told["problems"])]
 
 
 def _needs() -> None:
@@ -149,7 +182,7 @@ def _files(
     gc.collect()
     variables = {} if config.enable_thinking is None else {"enable_thinking": config.enable_thinking}
     proofs = []
-    for kind in order.kinds:
+    for kind in order.kinds if "gguf" in order.targets else ():
         file = out / f"{exact.name}-{kind}.gguf"
         if kind in EVEN:
             gguf.convert(exact, file, kind, template=renderer.template.text)  # type: ignore[arg-type]
@@ -164,8 +197,14 @@ def _files(
         files = [(out / one["file"], one) for one in proofs if one["ok"]]
         gated = gate.judge(paper, marks, files, config.seed)
     best = [one for one in gated if one["recommended"]] or [one for one in proofs if one["ok"]]
-    _modelfile(out, best[:1], renderer, longest, config)
-    return {"files": proofs, "notes": [*renderer.notes, *notes]}, gated
+    bench = serving.Bench(asked, wanted, renderer, variables)
+    told: dict[str, Any] = {}
+    if best:
+        told["ollama"], more = serving.beside(config, out, best[0], bench, order.create)
+        notes += more
+    if "lora-gguf" in order.targets:
+        proofs += serving.adapters(config, out, exact.name, order.kinds, bench)
+    return {"files": proofs, "notes": [*renderer.notes, *notes], **told}, gated
 
 
 def source_of(exact: Path, renderer: Renderer) -> Path:
@@ -174,15 +213,3 @@ def source_of(exact: Path, renderer: Renderer) -> Path:
     if not file.is_file():
         gguf.convert(exact, file, "f32", template=renderer.template.text)
     return file
-
-
-def _modelfile(
-    out: Path, proofs: Iterable[dict[str, Any]], renderer: Renderer, longest: int, config: Config
-) -> None:
-    """For the file that is best to serve. Without a proved one there is none."""
-    best = next((one["file"] for one in proofs), None)
-    if best is None:
-        return
-    ends = renderer.tokenizer.convert_ids_to_tokens(sorted(renderer.stop_ids))
-    stops = [*(str(end) for end in ends), *renderer.stop_strings]
-    atomic.write_text(out / "Modelfile", modelfile.text(stops, longest, config.system, source=f"./{best}"))
