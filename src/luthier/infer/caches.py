@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-MAX_ROWS = 64
+MAX_ROWS = 128
 CPU_BYTES = 2 << 30
 """Memory for keys, values and logits where the device does not say how much of it is free."""
 

@@ -38,7 +38,7 @@ from luthier.infer.sampling import Chooser
 class HFEngine:
     """Generates with `model`, in evaluation mode, on the model's device.
 
-    batch_size: rows decoded together; None lets memory decide (at most 64).
+    batch_size: rows decoded together; None lets memory decide (at most 128).
     """
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int | None = None) -> None:

@@ -114,7 +114,8 @@ def _attend(
     value = attention.v_proj(h).view(heads)
     keys, values = cache.update(key.transpose(1, 2), value.transpose(1, 2), attention.layer_idx)
     if tail and h.shape[1] > 1:
-        h, x, turn = h[:, -1:], x[:, -1:], (turn[0][:, -1:], turn[1][:, -1:])
+        # In one piece: for a slice, a product would copy the weights for each row.
+        h, x, turn = h[:, -1:].contiguous(), x[:, -1:], (turn[0][:, -1:], turn[1][:, -1:])
         bias = None if bias is None else bias[:, -1:]
     rows, n = h.shape[:2]
     query = _turned(
@@ -131,7 +132,17 @@ def _attend(
 
 
 def _norm(norm: Any, x: Tensor) -> Tensor:
-    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
+    """RMSNorm (Zhang and Sennrich 2019), in float32 at least.
+
+    A GPU has one kernel for it; on a CPU torch takes it apart, and these parts take a third of the time.
+    """
+    if x.device.type != "cpu":
+        return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+    scale = length.square_().div_(x.shape[-1]).add_(norm.variance_epsilon).rsqrt_()
+    found: Tensor = (x.to(wide) * scale).mul_(norm.weight.to(wide)).to(x.dtype)
+    return found
 
 
 def _normed(attention: Any, name: str, heads: Tensor) -> Tensor:
