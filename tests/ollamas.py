@@ -15,8 +15,6 @@ import os
 import stat
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +27,19 @@ from luthier.infer.llama_cpp import LlamaCpp
 from luthier.types import Message
 
 COMMANDS = ("from", "license", "template", "system", "adapter", "parameter", "message", "requires")
+PROGRAM = """# ollama create NAME -f FILE
+import json, os, sys, urllib.error, urllib.request
+_, verb, name, flag, file = sys.argv
+assert (verb, flag) == ("create", "-f")
+body = {"model": name, "folder": os.getcwd(), "file": file}
+try:
+    urllib.request.urlopen(f"http://{os.environ['OLLAMA_HOST']}/api/create", json.dumps(body).encode()).read()
+except urllib.error.HTTPError as error:
+    sys.exit(f"Error: {error.read().decode()}")
+except urllib.error.URLError:
+    sys.exit("Error: could not connect to ollama server, run 'ollama serve' to start it")
+print("success")
+"""
 
 
 def commands(text: str) -> list[tuple[str, str]]:
@@ -137,29 +148,10 @@ class Ollama:
             return self.opened[file]
 
 
-def main() -> int:
-    """`ollama create NAME -f FILE`."""
-    _, verb, name, flag, file = sys.argv
-    assert (verb, flag) == ("create", "-f")
-    body = {"model": name, "folder": os.getcwd(), "file": file}
-    address = f"http://{os.environ['OLLAMA_HOST']}/api/create"
-    try:
-        with urllib.request.urlopen(address, json.dumps(body).encode()) as reply:
-            print(reply.read().decode())
-    except urllib.error.HTTPError as error:
-        print("Error:", error.read().decode(), file=sys.stderr)
-        return 1
-    except urllib.error.URLError:
-        print("Error: could not connect to ollama server, run 'ollama serve' to start it", file=sys.stderr)
-        return 1
-    return 0
-
-
 def program(folder: Path) -> Path:
     """An executable named ollama in `folder`."""
     file = folder / "ollama"
-    lines = ["import sys", f"sys.path[:0] = {sys.path!r}", "import ollamas", "sys.exit(ollamas.main())"]
-    file.write_text("\n".join([f"#!{sys.executable}", *lines, ""]))
+    file.write_text(f"#!{sys.executable}\n{PROGRAM}")
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
     return file
 

@@ -11,7 +11,7 @@ import tiny
 from luthier.config import Config, load
 from luthier.data.render import Renderer
 from luthier.errors import ConfigError, ExportError
-from luthier.export import merge, modelfile, parity
+from luthier.export import merge, parity
 from luthier.model import load as loading
 from luthier.model import methods
 from luthier.runs import Run
@@ -114,19 +114,6 @@ def test_a_run_knows_its_base_template_and_data(base, tmp_path, capsys):
     (tmp_path / "orders.json").unlink()
     assert merge.main([str(tmp_path / "run"), f"export_dir={tmp_path / 'again'}"]) == 0
     assert "only built-in prompts" in capsys.readouterr().out
-
-
-def test_modelfile_quotes():
-    text = modelfile.text(['a"b', "a\nb", 'a"b'], None, "Be kind.")
-    assert text.splitlines() == [
-        "FROM .",
-        "",
-        'SYSTEM """Be kind."""',
-        "",
-        'PARAMETER stop "a\\"b"',
-        'PARAMETER stop "a\\nb"',
-        "PARAMETER num_ctx 4096",
-    ]
 
 
 def test_json_on_stdout_and_shards(base, adapter, tmp_path, capsys):
