@@ -9,7 +9,7 @@ from pathlib import Path
 from luthier.config import load, resolve
 from luthier.config.options import take
 from luthier.errors import UsageError
-from luthier.export import merge, places, serving, ship
+from luthier.export import merge, places, serving, ship, upload
 from luthier.model import machine
 from luthier.streams import say
 
@@ -26,6 +26,8 @@ Merge adapters into their base, write the model, and prove that it is still the 
                         the smallest that loses no more than this is recommended
   --create NAME         import the best file into Ollama, where it is installed, and compare its answers
   --install PROGRAM     put the best file where lmstudio or jan looks for models
+  --push NAME           upload all of it as owner/name once the proof holds, to --hub hf (default) or
+                        modelscope; private unless export_hub_private=false
   --format json         print {"files", "parity", "gate", "next"}
 
 Other keys:"""
@@ -40,7 +42,7 @@ def main(args: Sequence[str]) -> int:
 
         print(HELP)
         return main_help("export")
-    words, to = take(args, "to")
+    words, to = take(upload.words(args), "to")
     found: dict[str, str | None] = {}
     for name in ("quant", "importance", "gate", "gate_dataset", "create", "install"):
         words, found[name] = take(words, name)
@@ -61,9 +63,13 @@ def main(args: Sequence[str]) -> int:
     config = resolve(load(words, "export"), machine.detect())
     for note in config.notes:
         say(f"note: {note}")
+    upload.check(config)
     result = ship.ship(config, order)
     print(json.dumps(result, ensure_ascii=False) if config.format == "json" else ship.table(result))
-    return 0 if result["parity"]["ok"] else 1
+    if not result["parity"]["ok"]:
+        return 1
+    upload.push(Path(str(config.export_dir)), config)
+    return 0
 
 
 def _targets(to: str | None, found: Mapping[str, str | None]) -> list[str]:

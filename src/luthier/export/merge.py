@@ -23,7 +23,7 @@ from luthier import __version__
 from luthier.config import Config, load
 from luthier.data.render import Renderer
 from luthier.errors import ExportError
-from luthier.export import merge_base, merge_stream, modelfile, parity
+from luthier.export import card, merge_base, merge_stream, modelfile, parity, upload
 from luthier.model import load as loading
 from luthier.model import machine, methods
 from luthier.model.methods.skeleton import Whole
@@ -62,8 +62,10 @@ def main(args: list[str]) -> int:
     config = load(args, "export")
     for note in config.notes:
         say(f"note: {note}")
+    upload.check(config)
     report = json.loads((export(config) / REPORT).read_text(encoding="utf-8"))
     print(json.dumps(report, ensure_ascii=False, indent=2) if config.format == "json" else _summary(report))
+    upload.push(Path(str(config.export_dir)), config)
     return 0
 
 
@@ -107,6 +109,7 @@ def _export(out: Path, config: Config, other: atomic.Other, started: float) -> N
     with atomic.directory(out, other=other) as folder:
         _write(work, folder, dtype)
         _verify(work, folder, dtype)
+        card.write(folder, work.config, card.Shipped(work.report))
         work.report["seconds"] = round(time.monotonic() - started, 2)
         atomic.write_json(folder / REPORT, work.report)
 

@@ -12,6 +12,7 @@ from luthier import __version__, gguf
 from luthier.config import Config
 from luthier.errors import ExportError, MissingPackage
 from luthier.export import (
+    card,
     gate,
     importance,
     merge,
@@ -83,6 +84,7 @@ def ship(config: Config, order: Order) -> dict[str, Any]:
         "seconds": round(time.monotonic() - began, 2),
     }
     atomic.write_json(out / PARITY, parity)
+    card.write(out, config, card.Shipped(told, parity["files"], "hf" if "hf" in order.targets else None))
     files = [str(out / name) for one in parity["files"] for name in (one["file"], one.get("base")) if name]
     files += [str(out / "hf")] if "hf" in order.targets else []
     if order.install is not None and "ollama" in parity:
