@@ -22,7 +22,7 @@ from luthier.streams import say
 if TYPE_CHECKING:
     from luthier.config import Config
 
-LEFT_OUT = ["*.failed", ".*", "*/.*"]
+LEFT_OUT = ("*.failed", ".*", "*/.*")
 """Files whose proof failed, and what is hidden."""
 _MESSAGE = f"Exported by luthier {__version__}"
 _MEANS = {
@@ -83,7 +83,7 @@ def _hugging_face(folder: Path, name: str, private: bool) -> str:
     api = HfApi(library_name="luthier", library_version=__version__)
     made = api.create_repo(name, private=private, exist_ok=True)
     api.upload_folder(
-        repo_id=made.repo_id, folder_path=folder, commit_message=_MESSAGE, ignore_patterns=LEFT_OUT
+        repo_id=made.repo_id, folder_path=folder, commit_message=_MESSAGE, ignore_patterns=[*LEFT_OUT]
     )
     return str(made)
 
@@ -93,7 +93,7 @@ def _modelscope(folder: Path, name: str, private: bool) -> str:
 
     api: Any = HubApi(token=os.environ.get("MODELSCOPE_API_TOKEN"))
     api.create_repo(name, repo_type="model", visibility="private" if private else "public", exist_ok=True)
-    api.upload_folder(name, folder_path=str(folder), commit_message=_MESSAGE, ignore_patterns=LEFT_OUT)
+    api.upload_folder(name, folder_path=str(folder), commit_message=_MESSAGE, ignore_patterns=[*LEFT_OUT])
     return str(api.get_model_url(name))
 
 
