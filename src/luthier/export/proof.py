@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from luthier.export import modelfile
 from luthier.export.cases import Case
+from luthier.gguf import read
 from luthier.infer.engine import Generation
 from luthier.infer.llama_cpp import LlamaCpp
 
@@ -85,16 +87,22 @@ def prove(
 
 
 def _prompts(opened: LlamaCpp, cases: Sequence[Case], variables: dict[str, Any]) -> dict[str, Any]:
-    """Rendered by the file's template, and tokenised, by llama.cpp."""
+    """Rendered by the file's template, and tokenised, by llama.cpp.
+
+    llama.cpp takes from a template's text the token that it puts before each text by itself, so that this is
+    there once; what counts is what both steps make of a conversation.
+    """
+    begin = modelfile.begins(read.header(opened.path).metadata)
     texts = tokens = 0
     problems: list[str] = []
     for case in cases:
-        text = opened.apply_template(case.messages, case.tools, **variables)
+        served = opened.apply_template(case.messages, case.tools, **variables)
+        text = begin + served
         same = text == case.text
         texts += same
         if not same:
             problems.append(f"{case.source}: the prompt differs {_where(case.text, text)}")
-        ids = tuple(opened.tokenize(case.text))
+        ids = tuple(opened.tokenize(served if same else case.text.removeprefix(begin), begin=True))
         tokens += ids == case.ids
         if ids != case.ids:
             problems.append(f"{case.source}: the tokens differ {_where(case.ids, ids)}")
