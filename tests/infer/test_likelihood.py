@@ -45,13 +45,19 @@ def test_labels_are_read_in_one_pass_and_prompts_once() -> None:
     assert (fed[0], fed[2]) == (100, 4 * 4)
 
 
-def test_trees_of_a_large_vocabulary_are_looked_up_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trees_of_many_tokens_or_a_large_vocabulary_are_taken_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, rows = tiny.build("qwen3"), prompts(5)
     endings = [[[5, 6, 2], [7, 2]]] * 5
     engine = HFEngine(model, tiny.tokenizer())
     want = engine.score(rows, endings)
-    monkeypatch.setattr("luthier.infer.likelihood.LOGITS", 1)
-    assert engine.score(rows, endings) == [pytest.approx(values, abs=1e-6) for values in want]
+    fed = read_by(model)
+    for name, passes in (("LOGITS", 3), ("READ", 1 + 2 * 5)):
+        monkeypatch.setattr(f"luthier.infer.likelihood.{name}", 1)
+        fed.clear()
+        assert engine.score(rows, endings) == [pytest.approx(values, abs=1e-6) for values in want]
+        assert len(fed) == passes
 
 
 def test_a_continuation_without_tokens_is_certain() -> None:

@@ -110,8 +110,9 @@ class HFEngine:
             options = Generation(max_new_tokens=max((tries[i].depth for i in group.rows), default=0))
             copies = max(1, *(len(continuations[i]) for i in group.rows))
         else:
-            options = Generation(max_new_tokens=max(len(tries[i].tokens) for i in group.rows))
-            copies = 1
+            width = max(len(tries[i].tokens) for i in group.rows)
+            options = Generation(max_new_tokens=width)
+            copies = max(1, width * caches.MAX_ROWS // likelihood.READ)
         start = self._start(group, rows, options)
         for batch in self._batches(group, rows, options, copies):
             state, first = self._prefill(start, [rows[i] for i in batch])

@@ -17,6 +17,9 @@ Forward = Callable[[State, Tensor, Tensor, bool], Tensor]
 LOGITS = 1 << 22
 """Logits made at a time when a tree is read: 16 MB, which a processor's cache still holds."""
 
+READ = 4096
+"""Tokens of trees read in one pass, about: their masks and activations are not counted as a row's memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trie:
