@@ -215,7 +215,7 @@ def test_a_full_disk_leaves_no_half_model_nor_half_answers(luthier: Luthier, sma
     (small / "ballast").write_bytes(bytes(200_000))
     code, out, err = luthier("export", shop / "run", f"export_dir={small}/model")
     assert (code, out) == (1, "")
-    assert f"{small}/model: cannot be written: the disk is full" in err
+    assert "luthier export: export_dir: need " in err and ", have " in err
     assert os.listdir(small) == ["ballast"]
     write(small / "ballast", "x" * 299_000)
     words = ["predict", shop / "run", "--dataset", "rows.json", "max_new_tokens=1", f"output_dir={small}/out"]

@@ -169,7 +169,7 @@ def test_a_template_of_many_names_is_rendered_the_slow_way() -> None:
 def test_nothing_else_renders_a_template() -> None:
     """Neither Jinja nor the tokenizer's own rendering is called anywhere but behind the limits.
 
-    Pages are made of templates of ours, which lie beside the module that names them.
+    Pages and model cards are made of templates of ours, which lie beside the module that names them.
     """
     source = Path(jinja.__file__).parents[1]
     asking = {
@@ -179,8 +179,7 @@ def test_nothing_else_renders_a_template() -> None:
             r"apply_chat_template|^\s*(from|import) jinja2", text := file.read_text(encoding="utf-8"), re.M
         )
     }
-    pages = {name: asking.pop(name) for name in ("page.py", "show_page.py")}
+    pages = asking.pop("base.py")
+    assert "autoescape=True" in pages and re.findall(r"[\w.]+\.jinja\b", pages) == ["base.html.jinja"]
+    assert re.findall(r"[\w.]+\.jinja\b", asking.pop("card.py")) == ["card.md.jinja"]
     assert asking and all(name.startswith("jinja") for name in asking)
-    for text in pages.values():
-        [name] = re.findall(r"[\w.]+\.jinja\b", text)
-        assert (source / "prepare" / name).is_file() and "autoescape=True" in text
