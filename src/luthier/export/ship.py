@@ -57,7 +57,7 @@ def ship(config: Config, order: Order) -> dict[str, Any]:
     A file whose proof fails keeps its content under a name that ends in ".failed". Raises ExportError,
     ModelError, MissingPackage (before anything is merged), RunError.
     """
-    _needs()
+    needs()
     for kind in set(order.kinds) - set(EVEN):
         mixtures.check(kind, order.weigh)
     if order.gate is not None:
@@ -137,7 +137,7 @@ def _imported(told: dict[str, Any] | None) -> list[str]:
     return [*([asked] if asked else []), *(f"    {problem}" for problem in told["problems"])]
 
 
-def _needs() -> None:
+def needs() -> None:
     """Raise MissingPackage before an hour of work, not after it."""
     import importlib.util
 
