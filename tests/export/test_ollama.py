@@ -404,3 +404,19 @@ def test_what_is_typed_wrongly(run, tmp_path):
         with pytest.raises(UsageError, match=what):
             cli.main([str(run), f"export_dir={tmp_path / 'x'}", *words])
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("to", "given", "targets"),
+    [
+        (None, {}, ["hf"]),
+        (None, {"create": "a"}, ["ollama", "gguf"]),
+        (None, {"install": "jan"}, ["gguf"]),
+        ("ollama,hf", {}, ["ollama", "hf", "gguf"]),
+        ("vllm", {}, ["vllm", "hf"]),
+        ("lora-gguf", {}, ["lora-gguf"]),
+        ("hf", {"create": "a"}, ["hf", "gguf"]),
+    ],
+)
+def test_what_a_target_needs(to, given, targets):
+    assert cli._targets(to, {"create": None, "install": None, **given}) == targets

@@ -74,7 +74,8 @@ def main(args: Sequence[str]) -> int:
 
 def _targets(to: str | None, found: Mapping[str, str | None]) -> list[str]:
     """What is asked for, with what that needs: Ollama and the programs of --install are given a GGUF file."""
-    targets = _listed("to", to or ("ollama" if found["create"] else "hf"), TARGETS)
+    usual = "ollama" if found["create"] is not None else "hf" if found["install"] is None else "gguf"
+    targets = _listed("to", to or usual, TARGETS)
     if "ollama" in targets or found["create"] is not None or found["install"] is not None:
         targets.append("gguf")
     if "vllm" in targets:
