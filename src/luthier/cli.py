@@ -30,7 +30,7 @@ VERBS: dict[str, Verb] = {
     "eval": Verb(
         "luthier.evaluate.cli:main", "RUN|MODEL --dataset NAME", "did tuning help, and what did it damage?"
     ),
-    "export": Verb("luthier.export.cli:main", "RUN export_dir=DIR [--to gguf]", "merge, write, prove a model"),
+    "export": Verb("luthier.export.cli:main", "RUN export_dir=DIR", "merge, write, prove a model"),
     "check": Verb("luthier.config.cli:main_check", "CONFIG", "say all that is wrong with a configuration"),
     "keys": Verb("luthier.config.cli:main_keys", "[NAME]", "explain configuration keys"),
     "data": Verb("luthier.prepare.cli:main", "VERB FILE|DATASET", "show, check, clean, split, convert"),

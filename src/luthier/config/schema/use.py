@@ -39,7 +39,7 @@ class Export:
     )
     merge_into: str = key(
         "original",
-        "Of a base that was quantized for training: merge into its original weights, or into the rounded ones.",
+        "Of a base that was quantized to train on it: merge into its original weights, or the rounded ones.",
         ("original", "quantized"),
         cosmetic=True,
     )
