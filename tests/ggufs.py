@@ -8,6 +8,7 @@ with ggufs.opened(gguf.convert(folder, file, "f32")) as served:
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ import numpy as np
 import torch
 
 import tiny
+from luthier import gguf
+from luthier.gguf import read
 from luthier.infer.llama_cpp import LlamaCpp
+
+END = "<|end|>"
 
 GEOMETRY: dict[str, Any] = {
     "vocab_size": tiny.VOCAB,
@@ -95,6 +100,15 @@ def random_model(folder: Path, model_type: str, **keys: Any) -> Path:
     return tiny.make_tokenizer(folder)
 
 
+def with_tokenizer(folder: Path, tokenizer: Path, rows: int) -> Path:
+    """The smallest model there is, with `rows` tokens and the tokenizer files of a folder."""
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    random_model(folder, "llama", vocab_size=rows, **small)
+    for file in tokenizer.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
 def model(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
@@ -124,3 +138,39 @@ def difference(served: LlamaCpp, trained: Any, asked: Iterable[Sequence[int]]) -
     return max(
         float(np.abs(served.logprobs(ids, served.letter) - logprobs(trained, ids)).max()) for ids in asked
     )
+
+
+# --- tokenizers
+
+
+def added(number: int, text: str, special: bool = True, **keys: Any) -> dict[str, Any]:
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": number, "content": text, "special": special, **plain, **keys}
+
+
+def written(folder: Path, told: dict[str, Any], **config: Any) -> Path:
+    """A tokenizer folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(told), "utf-8")
+    keys = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, **config}
+    (folder / "tokenizer_config.json").write_text(json.dumps(keys), "utf-8")
+    return folder
+
+
+class Pair:
+    """The same tokenizer in transformers and in llama.cpp."""
+
+    def __init__(self, folder: Path, tokenizer: Path, rows: int = 0) -> None:
+        from transformers import AutoTokenizer
+
+        self.hf = AutoTokenizer.from_pretrained(tokenizer)
+        self.said: list[str] = []
+        with_tokenizer(folder / "model", tokenizer, rows or len(self.hf))
+        file = gguf.convert(folder / "model", folder / "model.gguf", "f16", say=self.said.append)
+        self.head = read.header(file)
+        self.served: LlamaCpp = opened(file)
+
+    def compare(self, text: str) -> None:
+        trained = self.hf.encode(text, add_special_tokens=False)
+        served = self.served.tokenize(text)
+        assert served == trained, (text, *map(self.hf.convert_ids_to_tokens, (trained, served)))

@@ -37,7 +37,8 @@ def named(told: Mapping[str, Any]) -> tuple[str, list[str]]:
             f" {' + '.join(asked) or 'none'}{words}: none of {known}. --to hf keeps this tokenizer as it is"
         )
     whole = row.get("whole")
-    joined = next((text for text in told["model"]["vocab"] if whole and re.search(whole, text)), None)
+    made = (left + right for left, right in pairs(told))
+    joined = next((text for text in made if whole and re.search(whole, text)), None)
     if joined is not None:
         raise ExportError(
             f"tokenizer.json: llama.cpp's {row['name']!r} would make the token {joined!r} out of what this"

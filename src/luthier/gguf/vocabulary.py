@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,20 @@ def _tokens(told: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
     for i in set(range(rows)) - set(texts):
         name = f"[PAD{i}]"
         texts[i], types[i] = f"{name}{'_' * (name in taken)}", UNUSED
-    return [texts[i] for i in range(rows)], [types[i] for i in range(rows)]
+    found = [texts[i] for i in range(rows)]
+    _apart(found)
+    return found, [types[i] for i in range(rows)]
+
+
+def _apart(tokens: Sequence[str]) -> None:
+    """Raise ExportError for texts that llama.cpp cannot tell apart: it would end its process."""
+    seen: dict[str, int] = {}
+    for i, text in enumerate(tokens):
+        if "\0" in text or seen.setdefault(text, i) != i:
+            which = f"token {i}" if "\0" in text else f"tokens {seen[text]} and {i}"
+            raise ExportError(
+                f"tokenizer.json: llama.cpp cannot read {which} ({text!r}): a NUL, or twice the same"
+            )
 
 
 def _byte_level(told: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
