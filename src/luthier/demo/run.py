@@ -221,7 +221,7 @@ def _ship(demo: Demo) -> str:
         "seconds": parity["seconds"],
         "files": files,
     }
-    return next((one["file"] for one in files.values() if one["ok"]), files[KINDS[0]]["file"])
+    return str(next((one["file"] for one in files.values() if one["ok"]), files[KINDS[0]]["file"]))
 
 
 def _talk(demo: Demo, number: int, model: Path) -> None:

@@ -100,7 +100,7 @@ def _front(
         "pipeline_tag": "text-generation",
     }
     kept = {key: value for key, value in fields.items() if value}
-    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+    return str(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
 
 
 def _result(title: str, report: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _result(title: str, report: Mapping[str, Any]) -> dict[str, Any]:
             for row in rows
             if row.kind == "worse"
         ]
-    said = {language: wording.answers(report, language) for language in ("en", "zh")}  # type: ignore[arg-type]
+    said = {"en": wording.answers(report, "en"), "zh": wording.answers(report, "zh")}
     return {
         "title": title,
         "answers": [

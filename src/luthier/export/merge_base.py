@@ -36,7 +36,7 @@ def load(
         rounded = _rounded(config, bits, tokenizer)
         with torch.no_grad():
             for name, value in quantize.dequantized(rounded):
-                base.get_submodule(name).weight.copy_(value)
+                base.get_parameter(f"{name}.weight").copy_(value)
     return base
 
 
@@ -58,7 +58,8 @@ def choices(
             "mean_kl": parity.divergence(trained, logits),
         }
     found["recommended"] = min(CHOICES, key=lambda into: float(found[into]["mean_kl"]))
-    return found | found[config.merge_into]
+    chosen: dict[str, Any] = found[config.merge_into]
+    return found | chosen
 
 
 def told(found: dict[str, Any]) -> str:

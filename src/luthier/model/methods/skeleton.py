@@ -100,7 +100,9 @@ def _merging(layer: Any) -> Edit:
     def make(value: Tensor | None) -> Tensor:
         base = layer.get_base_layer()
         before = base.weight
-        base.weight = nn.Parameter(own.clone() if value is None else value, requires_grad=False)
+        start = value if own is None else own.clone()
+        assert start is not None, "a weight of the base was not read"
+        base.weight = nn.Parameter(start, requires_grad=False)
         layer.merge(safe_merge=True)
         found: Tensor = base.weight.data
         base.weight = before
