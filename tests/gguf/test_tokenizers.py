@@ -13,20 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ggufs import END, Pair, added, written
+import ggufs
+from ggufs import END, PIECES, Pair, added, written
 from luthier.errors import ExportError
 from luthier.gguf import pretokenizers, vocabulary
 from luthier.gguf import tokenizer as rebuilt
 
 SHARED = Path(__file__).parents[3] / "shared" / "tokenizers"
 PUBLISHED = sorted(SHARED.glob("*.gguf"))
-PIECES = (
-    *"a B 1 23 456 7890 ² ٣ Ⅷ 's 'S 'LL ’s don't WE'VE ! … - _ / \\ \" < |> <s> ▁ hello World!".split(),
-    *"é e\u0301 ß ı İ Ǆ 中 国 日本 の ー 한 \u1112\u1161 🙂 👩\u200d👩\u200d👧 字 ا \u064b क् 𝒜 𠀀".split(),
-    *"。 ， — « “ €".split(),
-    *("\u00a0", "\u3000", "\u2028", "\u0085", "\u200b", "\ufeff", "\ufffd", "\x00", "\x7f", "\ue000"),
-    *(" ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", " \n ", " world", "Hello, "),
-)
 OLD = unicodedata.ucd_3_2_0
 
 
@@ -80,22 +74,7 @@ def test_a_real_vocabulary_gives_the_published_ids(source: Path, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def joined() -> dict[str, Any]:
-    """A byte-level tokenizer.json whose merges go across every kind of character: a cut elsewhere is seen."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.train_from_iterator(
-        [a + b + c for a in PIECES for b in PIECES for c in ("", a, " " + b) if "<s>" not in a + b],
-        trainers.BpeTrainer(
-            vocab_size=2000,
-            special_tokens=[END],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        ),
-    )
-    loaded: dict[str, Any] = json.loads(made.to_str())
-    return loaded
+    return ggufs.uncut()
 
 
 def byte_level(told: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:

@@ -255,6 +255,10 @@ class LlamaCpp:
 
 
 def _cores() -> int:
+    """Threads that compute: as many as torch is told to use, or one for each core."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdigit() and int(told) > 0:
+        return int(told)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
