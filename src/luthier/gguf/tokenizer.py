@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Merge = tuple[str, str]
+_LONGEST = 512
+"""Characters of a token's first half. Real ones have fewer; a file of one huge token must not take hours."""
 
 
 def tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -32,7 +34,7 @@ def tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     named: dict[str, str] = {}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
         i = head.metadata.get(f"tokenizer.ggml.{key}_token_id")
-        if isinstance(i, int) and i < len(tokens):
+        if isinstance(i, int) and 0 <= i < len(tokens):
             named[f"{name}_token"] = tokens[i]
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=made,
@@ -51,11 +53,16 @@ def core(head: Header, where: str) -> Tokenizer:
     maker = {"gpt2": _bytes, "llama": _sentencepiece}.get(str(told.get("tokenizer.ggml.model")))
     tokens: list[str] = told["tokenizer.ggml.tokens"]
     types: list[int] = told.get("tokenizer.ggml.token_type") or [vocabulary.NORMAL] * len(tokens)
-    if maker is None or len(types) != len(tokens):
+    if maker is None:
         raise ModelError(
             f"{where}: its tokenizer ({told.get('tokenizer.ggml.model')}) cannot be rebuilt here"
         )
-    made = maker(told, tokens, types, where)
+    try:
+        made = maker(told, tokens, types, where)
+    except ModelError:
+        raise
+    except Exception as error:  # what the library, which is not Python, says to merges that do not fit
+        raise ModelError(f"{where}: its tokenizer cannot be rebuilt ({error})") from error
     strips = vocabulary.strips(str(told.get("general.name")))
     extra = [
         AddedToken(text, special=kind != USER_DEFINED, normalized=False, rstrip=strips and text not in PHI3)
@@ -124,7 +131,7 @@ def _merges(tokens: Sequence[str], types: Sequence[int], scores: Sequence[float]
     ids = {text: i for i, text in enumerate(tokens) if types[i] not in (BYTE, CONTROL, UNKNOWN, UNUSED)}
     found: list[tuple[float, int, int, Merge]] = []
     for text, i in ids.items():
-        for cut in range(1, len(text)):
+        for cut in range(1, min(len(text), _LONGEST)):
             left, right = ids.get(text[:cut]), ids.get(text[cut:])
             if left is not None and right is not None:
                 found.append((-scores[i], left, right, (text[:cut], text[cut:])))
@@ -139,7 +146,7 @@ def _around(made: Tokenizer, told: Any, tokens: Sequence[str]) -> None:
     parts = ["$A"]
     for name, place in (("bos", 0), ("eos", 2)):
         i = told.get(f"tokenizer.ggml.{name}_token_id")
-        if told.get(f"tokenizer.ggml.add_{name}_token") and isinstance(i, int):
+        if told.get(f"tokenizer.ggml.add_{name}_token") and isinstance(i, int) and 0 <= i < len(tokens):
             parts.insert(place, tokens[i])
             ids[tokens[i]] = i
     if ids:

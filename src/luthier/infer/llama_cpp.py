@@ -273,6 +273,7 @@ def _started(settings: Mapping[str, Any], log: IO[bytes], path: Path) -> tuple[s
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
+        env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # a debugger would be started for each abort
         start_new_session=True,  # Ctrl-C is for us, who then end it
     )
     assert process.stdin is not None and process.stdout is not None, "both are pipes"
