@@ -19,7 +19,7 @@ from torch import Tensor
 
 from luthier.errors import ExportError
 from luthier.model import files, load, locate
-from luthier.model.methods import peft, skeleton
+from luthier.model.methods import skeleton
 from luthier.model.methods.skeleton import Edit, Whole
 from luthier.runs import atomic, space
 from luthier.streams import say
@@ -58,6 +58,8 @@ def plan(merged: PreTrainedModel, config: Config, dtype: torch.dtype) -> list[Pi
     """
     if not type(merged).__module__.startswith("transformers."):
         raise Whole("the model's code is not of transformers")
+    from luthier.model.methods import peft
+
     adapters = config.adapter_name_or_path and peft.chain(config.adapter_name_or_path, config)
     edits = skeleton.edits(merged, adapters, config) if adapters else []
     written, disk = _written(merged), _disk(config)

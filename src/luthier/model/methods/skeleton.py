@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from luthier.model.methods import peft
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -51,6 +49,8 @@ def edits(merged: PreTrainedModel, adapters: Sequence[Path], config: Config) -> 
 
 def _skeleton(merged: PreTrainedModel, adapter: Path, config: Config) -> nn.Module:
     """The model with the adapter on it; weights of the base are zeros that share one number."""
+    from luthier.model.methods import peft  # brings bitsandbytes, which takes a second to load
+
     with torch.device("meta"):
         empty = type(merged)(copy.deepcopy(merged.config))
     empty._apply(lambda tensor: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape))
@@ -73,6 +73,8 @@ def _skeleton(merged: PreTrainedModel, adapter: Path, config: Config) -> nn.Modu
 
 
 def _edits(base: nn.Module) -> Iterator[tuple[str, Edit]]:
+    from luthier.model.methods import peft
+
     inside: list[str] = []
     for name, module in base.named_modules():
         if any(name.startswith(f"{other}.") for other in inside):
