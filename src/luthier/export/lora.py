@@ -117,5 +117,5 @@ def _tensors(adapter: Adapter, config: PretrainedConfig, alpha: float) -> Iterat
             raise ExportError(f"{adapter.folder}: {module} has no LoRA in GGUF's {one.name!r} -> {_INSTEAD}")
         factor = adapter.scale(module) * a.shape[0] / alpha
         moved = tensors.change(source, config, one)(b * factor)
-        yield Tensor(f"{name}.lora_a", tuple(a.shape), "f32", lambda a=a: a)  # type: ignore[misc]
-        yield Tensor(f"{name}.lora_b", tuple(b.shape), "f32", lambda moved=moved: moved)  # type: ignore[misc]
+        yield Tensor(f"{name}.lora_a", tuple(a.shape), "f32", lambda a=a: [a])  # type: ignore[misc]
+        yield Tensor(f"{name}.lora_b", tuple(b.shape), "f32", lambda m=moved: [m])  # type: ignore[misc]

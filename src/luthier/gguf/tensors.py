@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,58 +21,84 @@ import torch
 from luthier.errors import ExportError, MissingPackage
 from luthier.gguf import architectures
 from luthier.gguf.architectures import Architecture
+from luthier.model import files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 Array = npt.NDArray[Any]
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_ENDS_F16 = 65520.0  # what is smaller is rounded to 65504, the largest value of float16
+_PART = 4 << 20  # bytes that are read at a time; a multiple of every type's size
 _EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(\w+_proj)\.weight$")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of the file. kind: "f32", "f16" or "bf16" · make(): its values, float32, in `shape`."""
+    """One tensor of the file. kind: "f32", "f16" or "bf16" · make(): its values in the order of `shape`, part
+    by part where they are many, in whatever type of floating point."""
 
     name: str
     shape: tuple[int, ...]
     kind: str
-    make: Callable[[], torch.Tensor]
+    make: Callable[[], Iterable[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor lies: begin is a byte of the file."""
+
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
 
 
 class Weights:
-    """The safetensors files of a model directory, read one tensor at a time.
+    """The safetensors files of a model directory, read part by part and never mapped into memory.
 
-    Raises ExportError where there are none, or where one that the index names is missing or cut off.
+    Raises ModelError where there are none, or where one that the index names is missing or cut off.
     """
 
     def __init__(self, folder: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        index = folder / "model.safetensors.index.json"
-        names = [folder / "model.safetensors"]
-        if index.is_file():
-            table = json.loads(index.read_text("utf-8"))["weight_map"]
-            names = [folder / name for name in sorted(set(table.values()))]
-        self._files: dict[str, Any] = {}
-        for path in names:
-            if not path.is_file():
-                raise ExportError(f"{path}: is missing; only weights in safetensors are read")
-            try:
-                opened = safe_open(str(path), framework="pt")
-            except SafetensorError as error:
-                raise ExportError(f"{path}: cannot be read ({error})") from error
-            self._files |= dict.fromkeys(opened.keys(), opened)  # type: ignore[no-untyped-call]
+        self._places: dict[str, _Place] = {}
+        for path in files.weights(folder):  # these are checked: what their heads say is so
+            with open(path, "rb") as file:
+                (size,) = struct.unpack("<Q", file.read(8))
+                told = json.loads(file.read(size))
+            for name, one in told.items():
+                if name != "__metadata__":
+                    begin = 8 + size + int(one["data_offsets"][0])
+                    dtype = _DTYPES.get(one["dtype"])
+                    if dtype is None:
+                        raise ExportError(f"{path}: {name} has type {one['dtype']}, which is not read")
+                    self._places[name] = _Place(path, dtype, tuple(one["shape"]), begin)
 
     def names(self) -> list[str]:
-        return list(self._files)
+        return list(self._places)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._files[name].get_slice(name).get_shape())
+        """Raises ExportError for a weight that is not there."""
+        if name not in self._places:
+            raise ExportError(f"{name}: is not among the weights; a causal language model has one")
+        return self._places[name].shape
 
     def get(self, name: str) -> torch.Tensor:
         """Float32, whatever the file has."""
-        found: torch.Tensor = self._files[name].get_tensor(name)
-        return found.float()
+        return torch.cat(list(self.parts(name))).reshape(self.shape(name)).float()
+
+    def parts(self, name: str) -> Iterator[torch.Tensor]:
+        """The values in the file's own type, some megabytes at a time, flat."""
+        place = self._places[name]
+        left = math.prod(place.shape) * place.dtype.itemsize
+        with open(place.file, "rb", buffering=0) as file:
+            file.seek(place.begin)
+            while left:
+                part = bytearray(min(left, _PART))
+                if file.readinto(part) != len(part):
+                    raise ExportError(f"{place.file}: has become shorter while it was read")
+                left -= len(part)
+                yield torch.frombuffer(part, dtype=place.dtype)
 
 
 def plan(weights: Weights, config: PretrainedConfig, one: Architecture, kind: str) -> list[Tensor]:
@@ -111,9 +138,8 @@ def _plain(
     if shape[:1] == (1,) and len(shape) == 2 and "shared_expert_gate" in source:
         shape = shape[1:]
 
-    def make() -> torch.Tensor:
-        value = moved(weights.get(source))
-        return value.reshape(shape)
+    def make() -> Iterable[torch.Tensor]:
+        return weights.parts(source) if moved is _same else [moved(weights.get(source))]
 
     # What is added or multiplied, and what chooses experts, stays exact; so llama.cpp expects it.
     exact = len(shape) == 1 or name.endswith("ffn_gate_inp.weight")
@@ -134,7 +160,11 @@ def change(
         return lambda value: (value + 1) * factor
     if scale != 1.0 and part == "q_proj" and one.name != "gemma3":
         return lambda value: value * scale
-    return lambda value: value
+    return _same
+
+
+def _same(value: torch.Tensor) -> torch.Tensor:
+    return value
 
 
 def _pairs(value: torch.Tensor, heads: int) -> torch.Tensor:
@@ -168,14 +198,8 @@ def _experts(weights: Weights, place: Callable[[str], str], kind: str) -> Iterat
         yield Tensor(place(f"{head}.{projection}.weight"), shape, kind, _stacked(weights, sources))
 
 
-def _stacked(weights: Weights, sources: Sequence[str]) -> Callable[[], torch.Tensor]:
-    def make() -> torch.Tensor:
-        whole = torch.empty((len(sources), *weights.shape(sources[0])))
-        for i, name in enumerate(sources):
-            whole[i] = weights.get(name)
-        return whole
-
-    return make
+def _stacked(weights: Weights, sources: Sequence[str]) -> Callable[[], Iterable[torch.Tensor]]:
+    return lambda: (part for name in sources for part in weights.parts(name))
 
 
 def _frequencies(config: PretrainedConfig, one: Architecture) -> list[Tensor]:
@@ -193,7 +217,7 @@ def _frequencies(config: PretrainedConfig, one: Architecture) -> list[Tensor]:
     else:
         return []
     return [
-        Tensor(name, (len(value),), "f32", lambda value=value: torch.from_numpy(value))  # type: ignore[misc]
+        Tensor(name, (len(value),), "f32", lambda value=value: [torch.from_numpy(value)])  # type: ignore[misc]
         for name, value in values.items()
     ]
 
@@ -220,10 +244,11 @@ def encode(value: torch.Tensor, kind: str) -> Array:
     """Values as in the file: float32, float16, or bfloat16 (as uint16). Raises ExportError on overflow."""
     value = value.contiguous()
     if kind == "f32":
-        return value.numpy()
+        return value.float().numpy()
     if kind == "f16":
-        half = value.half()
-        if not bool(torch.isfinite(half).all()):
-            raise ExportError("a weight is too large for float16 -> --quant bf16")
-        return half.numpy()
+        if value.dtype != torch.float16:
+            least, most = torch.aminmax(value)
+            if not float(torch.maximum(-least, most)) < _ENDS_F16:
+                raise ExportError("a weight is no number, or too large for float16 -> --quant bf16")
+        return value.half().numpy()
     return value.bfloat16().view(torch.uint16).numpy()

@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from luthier.errors import ExportError
+from luthier.gguf.read import ALIGNMENT
 from luthier.gguf.tensors import Tensor, encode
 from luthier.runs import atomic, space
 
@@ -35,17 +36,15 @@ def write(
     out.parent.mkdir(parents=True, exist_ok=True)
     space.require(size + _HEAD, out.parent, f"writing {out.name}", "free some, or give another place")
     with atomic.explained(out), atomic.scratch(out) as folder:
-        file = folder / out.name
-        writer = _begun(file, architecture, fields, tensors)
-        try:
-            _bodies(writer, tensors, size, lambda text: say(f"{out.name}: {text}"))
-        finally:
-            writer.close()
-        atomic.settle(file, out)
+        made = folder / out.name
+        _begin(made, architecture, fields, tensors)
+        with open(made, "ab", buffering=0) as file:
+            _bodies(file, tensors, size, lambda text: say(f"{out.name}: {text}"))
+        atomic.settle(made, out)
 
 
-def _begun(file: Path, architecture: str, fields: Mapping[str, Any], tensors: Sequence[Tensor]) -> GGUFWriter:
-    """A writer that has written all but the tensors."""
+def _begin(file: Path, architecture: str, fields: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
+    """Write all but the tensors."""
     import gguf
     import numpy as np
 
@@ -66,7 +65,7 @@ def _begun(file: Path, architecture: str, fields: Mapping[str, Any], tensors: Se
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    return writer
+    writer.close()
 
 
 def add(writer: GGUFWriter, key: str, value: Any) -> None:
@@ -81,20 +80,32 @@ def add(writer: GGUFWriter, key: str, value: Any) -> None:
     writer.add_key_value(key, value, plain[type(value)])
 
 
-def _bodies(writer: GGUFWriter, tensors: Sequence[Tensor], size: int, say: Say) -> None:
+def _bodies(file: IO[bytes], tensors: Sequence[Tensor], size: int, say: Say) -> None:
     began = told = time.monotonic()
     done = 0
     for tensor in tensors:
+        file.write(bytes(-file.seek(0, 2) % ALIGNMENT))
+        wrote = 0
         try:
-            value = encode(tensor.make(), tensor.kind)
+            for part in tensor.make():
+                value = encode(part, tensor.kind).reshape(-1).view("B").data
+                wrote += _whole(file, value)
         except ExportError as error:
             raise ExportError(f"{tensor.name}: {error}") from error
-        if tuple(value.shape) != tensor.shape:
-            raise ExportError(f"{tensor.name}: has shape {tuple(value.shape)}, planned was {tensor.shape}")
-        writer.write_tensor_data(value)
-        done += value.nbytes
+        if wrote != math.prod(tensor.shape) * BYTES[tensor.kind]:
+            raise ExportError(f"{tensor.name}: has {wrote} bytes, which is not the shape {tensor.shape}")
+        done += wrote
         now = time.monotonic()
         if now - told > _SILENT:
             told = now
             left = (now - began) / done * (size - done)
             say(f"{done / max(size, 1):.0%} of {space.shown(size)}, eta {left:.0f} s")
+    file.write(bytes(-file.seek(0, 2) % ALIGNMENT))
+
+
+def _whole(file: IO[bytes], value: memoryview) -> int:
+    """Write all of it: the system may take less at a time."""
+    done = 0
+    while done < len(value):
+        done += file.write(value[done:])
+    return done
