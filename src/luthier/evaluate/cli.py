@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from luthier.config.options import take
 from luthier.errors import UsageError
 
 HELP = """usage: luthier eval RUN|MODEL --dataset NAME [key=value | --key value ...]
@@ -134,21 +135,3 @@ _READ: dict[str, Callable[[str, str], Any]] = {
     **{"judge": _text, "judge_model": _text, "judge_rows": _count, "judge_kinds": _kinds},
 }
 """Options beside the configuration's keys: field of `Request` -> how its value is read."""
-
-
-def take(words: Sequence[str], name: str) -> tuple[list[str], str | None]:
-    """Remove `--name VALUE`, `--name=VALUE` or `name=VALUE`: the other words, and VALUE or None."""
-    rest: list[str] = []
-    value: str | None = None
-    left = list(words)
-    while left:
-        word = left.pop(0)
-        if word == f"--{name}":
-            if not left:
-                raise UsageError(f"--{name}: needs a value")
-            value = left.pop(0)
-        elif word.startswith((f"--{name}=", f"{name}=")):
-            value = word.partition("=")[2]
-        else:
-            rest.append(word)
-    return rest, value
