@@ -22,7 +22,8 @@ def convert(
     """Write the model in `folder` as `out`; returns `out`.
 
     template: the chat template to keep with it, else the tokenizer's own · dtype: of the matrices; what is
-    added or multiplied elementwise is float32. Memory holds at most two tensors. Raises ExportError for a
+    added or multiplied elementwise is float32. Memory holds some
+    megabytes, or a tensor whose rows are moved. Raises ExportError for a
     model, tokenizer or pre-tokenizer that GGUF cannot say, RunError where the disk has too little room.
     """
     say = say or to_stderr
