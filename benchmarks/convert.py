@@ -3,8 +3,8 @@
     python benchmarks/convert.py [--work FOLDER] [--rounds 3] [--out convert.json]
 
 A model with the geometry of Qwen2.5-0.5B (random bfloat16 weights in shards of 300 MB, 151 936 tokens) is
-made in FOLDER and converted to each number format, on one thread, in a process of its own. What it wrote is then
-copied by `cp`, and both are synced to the disk. Times are medians over the rounds. Memory is the largest
+made in FOLDER and converted to each number format, on one thread, in a process of its own. What it wrote is
+then copied by `cp`, and both are synced to the disk. Times are medians over the rounds. Memory is the largest
 resident set of the process (VmHWM); what importing the libraries takes of it is printed beside it.
 """
 

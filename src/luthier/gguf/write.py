@@ -37,6 +37,7 @@ def write(
     head = _head(architecture, fields, tensors)
     size = len(head) + sum(map(_bytes, tensors))
     out.parent.mkdir(parents=True, exist_ok=True)
+    atomic.recover(out.parent, only=out.name)
     space.require(size, out.parent, f"writing {out.name}", "free some, or give another place")
     with atomic.explained(out), atomic.scratch(out) as folder:
         made = folder / out.name
