@@ -6,6 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ def told_otherwise(name: str, text: str) -> bool:
     """What the note of a row says that llama.cpp cuts otherwise."""
     if name in ("gpt-4o", "tekken"):
         return any(unicodedata.category(c)[0] == "M" or (c > "\x7f" and c.lower() != c.upper()) for c in text)
+    if name == "deepseek-llm" and any(a.isnumeric() and b.isnumeric() for a, b in pairwise(text)):
+        return not text.isascii()  # digits of other scripts in a row are not cut apart there
     return name.startswith(("deepseek-llm", "deepseek-coder")) and any(
         c > "\x7f" and c.isspace() for c in text
     )
